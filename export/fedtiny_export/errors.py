@@ -1,0 +1,38 @@
+"""The one tree of exceptions. Every message says what is wrong and what to do next; the command exits with 2 on each."""
+
+from __future__ import annotations
+
+
+class FedtinyError(Exception):
+    """Base of all errors that a user can mend."""
+
+
+class UnsupportedModel(FedtinyError):
+    """A model asks for what the node lacks; `problems` names every one of them."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = tuple(problems)
+        lines = "\n".join(f"  - {p}" for p in problems)
+        super().__init__(
+            f"the node cannot run this model:\n{lines}\nReplace these by supported operators (see firmware/BLOB.md)."
+        )
+
+
+class BlobError(FedtinyError):
+    """The bytes are no valid `.ftm` blob."""
+
+
+class PlanError(FedtinyError):
+    """A model does not fit, or the core refused it."""
+
+
+class ConfigError(FedtinyError):
+    """A setting, preset or file that cannot be used."""
+
+
+class DataError(FedtinyError):
+    """A data set that is missing, damaged, or cannot be split as asked."""
+
+
+class FleetError(FedtinyError):
+    """A fleet that cannot be opened, or fewer nodes than the quorum."""

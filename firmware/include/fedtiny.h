@@ -1,0 +1,156 @@
+/* fedtiny: sparse federated training on a microcontroller. The only public header.
+ *
+ * The caller owns all memory: one arena, one blob, one data source. No malloc, no globals, no stdio; two nodes in one
+ * process work. Calls on one node must not overlap. All floats are binary32 and results are the same bits on every target.
+ */
+#ifndef FEDTINY_H
+#define FEDTINY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FT_VERSION_MAJOR 0
+#define FT_VERSION_MINOR 1
+
+typedef enum {
+    FT_OK = 0,
+    FT_ERR_BLOB = 1,        /* the blob is damaged or breaks a rule of BLOB.md */
+    FT_ERR_VERSION = 2,     /* the blob has another version or an unknown incompat flag */
+    FT_ERR_UNSUPPORTED = 3, /* a well-formed blob asks for what this core lacks */
+    FT_ERR_NOMEM = 4,       /* the arena is too small: ft_plan says how many bytes it takes */
+    FT_ERR_STATE = 5,       /* the call does not fit the node's state, e.g. training before values came */
+    FT_ERR_ARG = 6,         /* an argument is out of range */
+    FT_ERR_NONFINITE = 7,   /* NaN or infinity in data, weights or loss */
+    FT_ERR_DATA = 8         /* the data source failed or gave a label out of range */
+} ft_status;
+
+/* Where samples come from. read() writes one sample (the input tensor's floats) and its label; 0 = success.
+ * Samples [0, dev_count) are the development set: a random part of the node's data, fixed when it was put there. */
+typedef struct {
+    void *ctx;
+    int (*read)(void *ctx, uint32_t index, float *x, uint16_t *label);
+    uint32_t count;
+    uint32_t dev_count;
+} ft_data;
+
+enum { FT_MODE_INFER = 1, FT_MODE_MEASURE = 2, FT_MODE_TRAIN = 4, FT_MODE_SCORE = 8, FT_MODE_ALL = 15 };
+enum { FT_NORM_BATCH = 0, FT_NORM_FROZEN = 1 }; /* statistics of the micro-batch, or the stored ones */
+enum { FT_MASK_BITMAP = 1, FT_MASK_DELTAS = 2 };
+enum { FT_DATA_DEV = 0, FT_DATA_ALL = 1 };
+
+/* What a node will be asked to do; decides how much memory it needs. */
+typedef struct {
+    uint16_t micro_batch;      /* samples per training step and per BN measurement, 1 to 256 */
+    uint8_t modes;             /* FT_MODE_* or-ed */
+    uint8_t norm;              /* FT_NORM_*: how batch norms train */
+    uint32_t topk_max;         /* most entries one ft_score call may return */
+    uint32_t score_tile_bytes; /* RAM for gradient rows of pruned weights; more = fewer passes; 0 = one row */
+} ft_config;
+
+/* Bytes by kind. peak = node + tables + weights + indices + statistics + max over modes of that mode's work. */
+typedef struct {
+    uint32_t node;           /* the node's own state and operator tables */
+    uint32_t weights;        /* live values */
+    uint32_t indices;        /* positions of live weights */
+    uint32_t statistics;     /* stored and measured moments of batch norms */
+    uint32_t gradients;      /* of live weights (training) */
+    uint32_t momentum;       /* of live weights (training) */
+    uint32_t activations;    /* at the worst moment of the worst mode, their gradients included */
+    uint32_t scratch;        /* padded input, rows, samples (worst mode) */
+    uint32_t topk;           /* heap and gradient rows (score) */
+    uint32_t mode_work[4];   /* total work bytes of infer, measure, train, score; 0 when not planned */
+    uint32_t peak;           /* the arena must have this many bytes */
+} ft_memory;
+
+typedef struct ft_node ft_node;
+
+/* The bytes that ft_load will need, by kind. Computed from the blob alone; allocates nothing. scratch: any buffer the
+ * planner may use for its tables, ft_plan_scratch(blob) bytes. */
+ft_status ft_plan(const uint8_t *blob, size_t blob_bytes, const ft_config *config, void *scratch, size_t scratch_bytes,
+                  ft_memory *out);
+size_t ft_plan_scratch(const uint8_t *blob, size_t blob_bytes); /* 0 when the blob's header is invalid */
+
+/* Builds a node in the arena (8-byte aligned). The blob is read in place and must outlive the node; values and masks are
+ * copied. The node is ready to work with the blob's own values. */
+ft_status ft_load(void *arena, size_t arena_bytes, const uint8_t *blob, size_t blob_bytes, const ft_config *config,
+                  ft_node **out);
+ft_status ft_set_data(ft_node *node, const ft_data *data); /* copies the struct */
+
+uint32_t ft_input_size(const ft_node *node);   /* floats of one sample */
+uint32_t ft_class_count(const ft_node *node);  /* floats of one output */
+uint32_t ft_layer_count(const ft_node *node);  /* weights of convolutions and linear layers */
+uint32_t ft_value_count(const ft_node *node);  /* floats of the values vector: changes with a mask */
+uint32_t ft_stat_count(const ft_node *node);   /* floats of the statistics and of the moments vector */
+uint32_t ft_abi_hash(const ft_node *node);
+const ft_memory *ft_memory_of(const ft_node *node);
+
+/* Vectors as BLOB.md orders them. count must be exact. Non-finite values are refused and change nothing. */
+ft_status ft_set_values(ft_node *node, const float *values, uint32_t count);
+ft_status ft_get_values(const ft_node *node, float *values, uint32_t count);
+ft_status ft_set_stats(ft_node *node, const float *stats, uint32_t count);
+ft_status ft_get_stats(const ft_node *node, float *stats, uint32_t count);
+
+/* Replaces the mask of one layer. Refused (and nothing changes) when malformed or when it needs more live weights than the
+ * layer had at load. The node then wants ft_set_values before it works again. Dense layers have no mask: FT_ERR_ARG. */
+ft_status ft_set_mask(ft_node *node, uint32_t layer, uint32_t encoding, const uint8_t *mask, uint32_t mask_bytes);
+
+/* A candidate of the pool: working weights = the blob's values with every |w| < thresholds[layer] set to 0. Dense layers
+ * ignore theirs. count = layers. The mask stays; ft_set_values ends it. */
+ft_status ft_set_thresholds(ft_node *node, const float *thresholds, uint32_t count);
+
+typedef struct {
+    double loss_sum; /* softmax cross-entropy in nats, summed over samples */
+    uint32_t correct;
+    uint32_t samples;
+} ft_score_sum;
+
+/* Moments of every batch norm over the development set or all data, forward in training mode in micro-batches. */
+ft_status ft_measure_bn(ft_node *node, uint32_t which, float *moments, uint32_t count, uint32_t *samples);
+
+/* Loss and hits with the stored statistics. */
+ft_status ft_evaluate(ft_node *node, uint32_t which, ft_score_sum *out);
+
+typedef struct {
+    uint32_t epochs;
+    float lr;
+    float momentum;
+    float weight_decay;
+    uint32_t seed; /* order of samples: epoch e uses ft_shuffle with key seed + e */
+} ft_train_task;
+
+/* epochs passes of SGD (torch.optim.SGD's rule, momentum from zero) over all samples in micro-batches; an incomplete last
+ * micro-batch is left out unless it is the only one. result: loss and hits of the last epoch, seen while training. moments
+ * (may be NULL): BN moments of the last epoch. */
+ft_status ft_train(ft_node *node, const ft_train_task *task, ft_score_sum *result, float *moments, uint32_t moment_count);
+
+typedef struct {
+    uint32_t index; /* flat index in the layer's weight */
+    float gradient;
+} ft_topk_entry;
+
+/* The k pruned weights of a layer whose loss gradient, averaged over `batches` micro-batches (the first of the order that
+ * ft_shuffle(seed) gives), is largest in magnitude; ties to the lower index; ascending by index. *entries lies in the arena
+ * until the next call; *found <= k. */
+ft_status ft_score(ft_node *node, uint32_t layer, uint32_t k, uint32_t batches, uint32_t seed,
+                   const ft_topk_entry **entries, uint32_t *found);
+
+/* Logits of one sample with the stored statistics. */
+ft_status ft_infer(ft_node *node, const float *x, float *logits);
+
+/* Gradient of the mean loss of one micro-batch with respect to the values vector: the test's window into a step.
+ * samples [first, first + count), count <= micro_batch. */
+ft_status ft_gradient(ft_node *node, uint32_t first, uint32_t count, const float **gradients, double *loss_sum);
+
+/* A keyed bijection of [0, count): the i-th sample of an epoch. Four Feistel rounds, cycle-walking; no memory. */
+uint32_t ft_shuffle(uint32_t index, uint32_t count, uint32_t key);
+
+const char *ft_status_text(ft_status status);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,229 @@
+"""What the server asks of a node and what a node answers; the only words that federation and fleets share.
+
+Vectors (values, statistics, moments) are flat float32 arrays in the order that firmware/BLOB.md defines.
+A *layer number* is a position in `Graph.layers`. A candidate is a row of per-layer magnitude thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedtiny_export.masks import EncodedMask
+
+F32 = NDArray[np.float32]
+U32 = NDArray[np.uint32]
+
+
+class Subset(IntEnum):
+    """Which of a node's samples: its development set (a random 10 %) or all of them."""
+
+    DEV = 0
+    ALL = 1
+
+
+class Norm(StrEnum):
+    """How batch norms train: over the micro-batch, or with the stored statistics."""
+
+    BATCH = "batch"
+    FROZEN = "frozen"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Describe:
+    """-> Description."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PutData:
+    """A bench's shard: x (n, C, H, W) float32, y (n,) labels; the first `dev_count` are the development set. -> Done."""
+
+    x: F32
+    y: NDArray[np.uint16]
+    dev_count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """A whole model; replaces what the node had, its own values and masks ready for work. -> Loaded."""
+
+    blob: bytes
+    micro_batch: int
+    norm: Norm = Norm.BATCH
+    topk_max: int = 0
+    score_tile_bytes: int = 16384
+
+
+@dataclass(frozen=True, kw_only=True)
+class Install:
+    """New masks (only of layers whose mask changed), then values, then statistics if given. -> Done."""
+
+    values: F32
+    masks: Mapping[int, EncodedMask] = field(default_factory=dict)
+    stats: F32 | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureBn:
+    """Forward passes in training mode over a subset, parameters frozen.
+
+    `candidates` (C, layers): thresholds on the values of the loaded blob; None measures the installed values, C = 1.
+    -> Moments.
+    """
+
+    subset: Subset
+    candidates: F32 | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Loss and hits per candidate, with `stats` (C, statistics) in place of the stored ones where given. -> Evaluation."""
+
+    subset: Subset
+    candidates: F32 | None = None
+    stats: F32 | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Local SGD over all samples (torch.optim.SGD's rule, momentum from zero), the order of epoch e keyed by seed + e. -> Update."""
+
+    epochs: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Top-K gradients of pruned weights: `k` by layer number, averaged over `batches` micro-batches. -> TopK."""
+
+    k: Mapping[int, int]
+    batches: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Infer:
+    """x (n, C, H, W) -> Logits (n, classes) with the stored statistics."""
+
+    x: F32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """-> NodeReport."""
+
+
+Task = Describe | PutData | Load | Install | MeasureBn | Evaluate | Train | Score | Infer | Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    board: str
+    samples: int
+    dev_samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """`memory`: bytes by kind as the planner computed them; `plan_bytes`: the arena that the model takes."""
+
+    plan_bytes: int
+    memory: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """moments (C, statistics) over `samples` samples."""
+
+    moments: F32
+    samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Per candidate: loss *sums* in nats (C,) and hits (C,), over `samples` samples."""
+
+    loss_sum: NDArray[np.float64]
+    correct: NDArray[np.int64]
+    samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """values after local training; moments (statistics,), loss sum and hits as seen in the last local epoch.
+
+    `samples`: |D_k|, the weight of this update; `seen`: samples that the moments and the loss cover.
+    """
+
+    values: F32
+    moments: F32
+    samples: int
+    seen: int
+    loss_sum: float
+    correct: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopK:
+    """By layer number: flat indices (ascending) and mean gradients of the k largest among the pruned weights."""
+
+    indices: Mapping[int, U32]
+    gradients: Mapping[int, F32]
+    samples: int  # |D_k|: the weight in the average over nodes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logits:
+    logits: F32
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeReport:
+    board: str
+    peak_bytes: int
+    memory: Mapping[str, int]
+    busy_s: float
+    tasks: int
+
+
+Reply = Done | Description | Loaded | Moments | Evaluation | Update | TopK | Logits | NodeReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeFailure:
+    """A node that did not answer: `reason` is for people and says what to do next where that is known."""
+
+    reason: str
+
+
+class Fleet(Protocol):
+    """Nodes that answer tasks. The server never learns which kind of node answers."""
+
+    @property
+    def name(self) -> str:
+        """'native', 'simulated', …"""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Ids, in the order that aggregation uses."""
+
+    def ask(self, orders: Mapping[str, Sequence[Task]]) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
+        """Gives each named node its tasks, to be done in order, and yields the answers as they come.
+
+        All replies of a node or one failure; a failure never stops the others.
+        """
+
+    def close(self) -> None: ...
