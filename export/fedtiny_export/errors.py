@@ -1,4 +1,4 @@
-"""The one tree of exceptions. Every message says what is wrong and what to do next; the command exits with 2 on each."""
+"""The one tree of exceptions. Each message says what is wrong and what to do next; the command exits with 2 on each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ class FedtinyError(Exception):
     """Base of all errors that a user can mend."""
 
 
-class UnsupportedModel(FedtinyError):
+class UnsupportedModel(FedtinyError):  # noqa: N818
     """A model asks for what the node lacks; `problems` names every one of them."""
 
     def __init__(self, problems: list[str]) -> None:
@@ -16,6 +16,10 @@ class UnsupportedModel(FedtinyError):
         super().__init__(
             f"the node cannot run this model:\n{lines}\nReplace these by supported operators (see firmware/BLOB.md)."
         )
+
+
+class ExportError(FedtinyError):
+    """A model that was exported but does not compute what it computed before, or cannot be exported at all."""
 
 
 class BlobError(FedtinyError):
@@ -36,3 +40,11 @@ class DataError(FedtinyError):
 
 class FleetError(FedtinyError):
     """A fleet that cannot be opened, or fewer nodes than the quorum."""
+
+
+class CoreError(FedtinyError):
+    """A call of the C core failed; `status` is its ft_status, 0 where the core was not reached."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        self.status = status
+        super().__init__(message)

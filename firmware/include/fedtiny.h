@@ -51,17 +51,17 @@ typedef struct {
     uint32_t score_tile_bytes; /* RAM for gradient rows of pruned weights; more = fewer passes; 0 = one row */
 } ft_config;
 
-/* Bytes by kind. peak = node + tables + weights + indices + statistics + max over modes of that mode's work. */
+/* Bytes by kind. The kinds of work (gradients to topk) are those of the mode that takes most, so all kinds add up to peak. */
 typedef struct {
     uint32_t node;           /* the node's own state and operator tables */
     uint32_t weights;        /* live values */
     uint32_t indices;        /* positions of live weights */
     uint32_t statistics;     /* stored and measured moments of batch norms */
-    uint32_t gradients;      /* of live weights (training) */
-    uint32_t momentum;       /* of live weights (training) */
-    uint32_t activations;    /* at the worst moment of the worst mode, their gradients included */
-    uint32_t scratch;        /* padded input, rows, samples (worst mode) */
-    uint32_t topk;           /* heap and gradient rows (score) */
+    uint32_t gradients;      /* of live weights */
+    uint32_t momentum;       /* of live weights */
+    uint32_t activations;    /* at their worst moment, their gradients included */
+    uint32_t scratch;        /* padded input, rows, interleaved samples */
+    uint32_t topk;           /* heap and gradient rows */
     uint32_t mode_work[4];   /* total work bytes of infer, measure, train, score; 0 when not planned */
     uint32_t peak;           /* the arena must have this many bytes */
 } ft_memory;

@@ -1,0 +1,318 @@
+"""The C core as a Python module: the planner and the node of firmware/include/fedtiny.h, called in process.
+
+The library is the firmware's own source compiled for this machine when the package is installed. Calls release the
+interpreter's lock, so nodes on several threads run in parallel.
+"""
+
+from __future__ import annotations
+
+import ctypes as ct
+import sysconfig
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedtiny_export.errors import CoreError, PlanError
+from fedtiny_export.graph import F32
+from fedtiny_export.masks import EncodedMask
+
+MODES = {"infer": 1, "measure": 2, "train": 4, "score": 8}
+NORMS = {"batch": 0, "frozen": 1}
+
+
+class _Config(ct.Structure):
+    _fields_ = [
+        ("micro_batch", ct.c_uint16),
+        ("modes", ct.c_uint8),
+        ("norm", ct.c_uint8),
+        ("topk_max", ct.c_uint32),
+        ("score_tile_bytes", ct.c_uint32),
+    ]
+
+
+class _Memory(ct.Structure):
+    _fields_ = [
+        *((kind, ct.c_uint32) for kind in ("node", "weights", "indices", "statistics", "gradients", "momentum")),
+        *((kind, ct.c_uint32) for kind in ("activations", "scratch", "topk")),
+        ("mode_work", ct.c_uint32 * 4),
+        ("peak", ct.c_uint32),
+    ]
+
+
+class _Samples(ct.Structure):
+    _fields_ = [("x", ct.c_void_p), ("labels", ct.c_void_p), ("size", ct.c_uint32)]
+
+
+class _ScoreSum(ct.Structure):
+    _fields_ = [("loss_sum", ct.c_double), ("correct", ct.c_uint32), ("samples", ct.c_uint32)]
+
+
+class _TrainTask(ct.Structure):
+    _fields_ = [
+        ("epochs", ct.c_uint32),
+        ("lr", ct.c_float),
+        ("momentum", ct.c_float),
+        ("weight_decay", ct.c_float),
+        ("seed", ct.c_uint32),
+    ]
+
+
+class _TopKEntry(ct.Structure):
+    _fields_ = [("index", ct.c_uint32), ("gradient", ct.c_float)]
+
+
+def _library_path() -> Path:
+    spec = find_spec("fedtiny_export")
+    places = [*(spec.submodule_search_locations or ())] if spec else []
+    places += [str(Path(sysconfig.get_path("platlib")) / "fedtiny_export")]  # an editable install's compiled part
+    for place in places:
+        path = Path(place) / "_core.so"
+        if path.exists():
+            return path
+    raise CoreError("the compiled C core is missing from this installation. Install the package: pip install .")
+
+
+@cache
+def _library() -> ct.CDLL:
+    lib = ct.CDLL(str(_library_path()))
+    u32, ptr, size = ct.c_uint32, ct.c_void_p, ct.c_size_t
+    signatures: dict[str, tuple[Any, list[Any]]] = {
+        "ft_plan": (ct.c_int, [ptr, size, ct.POINTER(_Config), ptr, size, ct.POINTER(_Memory)]),
+        "ft_plan_scratch": (size, [ptr, size]),
+        "ft_load": (ct.c_int, [ptr, size, ptr, size, ct.POINTER(_Config), ct.POINTER(ptr)]),
+        "ft_samples_use": (ct.c_int, [ptr, ct.POINTER(_Samples), u32, u32]),
+        **{f"ft_{what}": (u32, [ptr]) for what in ("input_size", "class_count", "layer_count", "value_count")},
+        "ft_stat_count": (u32, [ptr]),
+        "ft_abi_hash": (u32, [ptr]),
+        **{f"ft_{what}": (ct.c_int, [ptr, ptr, u32]) for what in ("set_values", "get_values", "set_stats", "get_stats")},
+        "ft_set_mask": (ct.c_int, [ptr, u32, u32, ct.c_char_p, u32]),
+        "ft_set_thresholds": (ct.c_int, [ptr, ptr, u32]),
+        "ft_measure_bn": (ct.c_int, [ptr, u32, ptr, u32, ct.POINTER(u32)]),
+        "ft_evaluate": (ct.c_int, [ptr, u32, ct.POINTER(_ScoreSum)]),
+        "ft_train": (ct.c_int, [ptr, ct.POINTER(_TrainTask), ct.POINTER(_ScoreSum), ptr, u32]),
+        "ft_score": (ct.c_int, [ptr, u32, u32, u32, u32, ct.POINTER(ct.POINTER(_TopKEntry)), ct.POINTER(u32)]),
+        "ft_infer": (ct.c_int, [ptr, ptr, ptr]),
+        "ft_gradient": (ct.c_int, [ptr, u32, u32, ct.POINTER(ct.POINTER(ct.c_float)), ct.POINTER(ct.c_double)]),
+        "ft_shuffle": (u32, [u32, u32, u32]),
+        "ft_status_text": (ct.c_char_p, [ct.c_int]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(lib, name)
+        function.restype = result
+        function.argtypes = arguments
+    return lib
+
+
+def _text(status: int) -> str:
+    return str(_library().ft_status_text(status).decode())
+
+
+def _check(status: int, what: str) -> None:
+    if status:
+        raise CoreError(f"{what}: {_text(status)}", status)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes by kind; the kinds of work are those of the mode that takes most, so all add up to `peak` (fedtiny.h)."""
+
+    node: int
+    weights: int
+    indices: int
+    statistics: int
+    gradients: int
+    momentum: int
+    activations: int
+    scratch: int
+    topk: int
+    peak: int
+
+    def by_kind(self) -> dict[str, int]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "peak"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeConfig:
+    """What a node will be asked to do (ft_config): `modes` of infer, measure, train, score."""
+
+    micro_batch: int = 1
+    modes: Sequence[str] = ("infer",)
+    norm: str = "batch"
+    topk_max: int = 0
+    score_tile_bytes: int = 0
+
+    def _struct(self) -> _Config:
+        bits = sum(MODES[mode] for mode in self.modes)
+        return _Config(self.micro_batch, bits, NORMS[self.norm], self.topk_max, self.score_tile_bytes)
+
+
+def _memory(struct: _Memory) -> Memory:
+    return Memory(**{f.name: int(getattr(struct, f.name)) for f in fields(Memory)})
+
+
+def plan(blob: bytes, config: NodeConfig) -> Memory:
+    """What a node will take for this blob, from the node's own function. Raises PlanError where the core refuses it."""
+    lib = _library()
+    scratch = ct.create_string_buffer(max(8, int(lib.ft_plan_scratch(blob, len(blob)))))
+    out = _Memory()
+    status = lib.ft_plan(blob, len(blob), config._struct(), scratch, len(scratch), out)
+    if status:
+        raise PlanError(f"the node refuses this model: {_text(status)}. Export it again, or see firmware/BLOB.md.")
+    return _memory(out)
+
+
+def shuffle(index: int, count: int, key: int) -> int:
+    """ft_shuffle: the sample at place `index` of an epoch over `count` samples."""
+    return int(_library().ft_shuffle(index, count, key & 0xFFFFFFFF))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """Loss sum in nats, hits and samples."""
+
+    loss_sum: float
+    correct: int
+    samples: int
+
+
+def _address(array: NDArray[Any]) -> int:
+    return int(array.ctypes.data)
+
+
+def _f32(array: NDArray[Any]) -> F32:
+    return np.ascontiguousarray(array, np.float32)
+
+
+class CoreNode:
+    """One node in this process, in an arena of exactly the planned bytes.
+
+    Raises CoreError with the core's status. Not for two threads at once; several nodes on several threads are fine.
+    """
+
+    def __init__(self, blob: bytes, config: NodeConfig) -> None:
+        self._lib = _library()
+        self._blob = blob  # read in place by the node: kept as long as the node
+        self.memory = plan(blob, config)
+        self._arena = np.zeros(self.memory.peak // 8 + 1, np.uint64)
+        self._samples: tuple[object, ...] = ()
+        node = ct.c_void_p()
+        status = self._lib.ft_load(_address(self._arena), self.memory.peak, blob, len(blob), config._struct(), node)
+        _check(status, "loading a model")
+        self._node = node
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._node = ct.c_void_p()
+
+    @property
+    def value_count(self) -> int:
+        return int(self._lib.ft_value_count(self._node))
+
+    @property
+    def stat_count(self) -> int:
+        return int(self._lib.ft_stat_count(self._node))
+
+    @property
+    def abi_hash(self) -> int:
+        return int(self._lib.ft_abi_hash(self._node))
+
+    def used_bytes(self) -> int:
+        """High-water mark: the last byte of the arena that is not zero, counted from its start. Arenas start zeroed."""
+        used = np.flatnonzero(self._arena.view(np.uint8))
+        return int(used[-1]) + 1 if used.size else 0
+
+    def set_samples(self, x: F32, labels: NDArray[np.uint16], dev_count: int) -> None:
+        """x (n, C, H, W), labels (n,); the arrays are the node's storage: read, never copied or changed."""
+        x, labels = _f32(x), np.ascontiguousarray(labels, np.uint16)
+        samples = _Samples(_address(x), _address(labels), x[0].size if len(x) else 0)
+        _check(self._lib.ft_samples_use(self._node, samples, len(x), dev_count), "taking samples")
+        self._samples = (x, labels, samples)
+
+    def _set_vector(self, name: str, vector: F32) -> None:
+        vector = _f32(vector)
+        _check(getattr(self._lib, f"ft_set_{name}")(self._node, _address(vector), vector.size), f"setting {name}")
+
+    def _get_vector(self, name: str, count: int) -> F32:
+        out = np.empty(count, np.float32)
+        _check(getattr(self._lib, f"ft_get_{name}")(self._node, _address(out), count), f"reading {name}")
+        return out
+
+    def set_values(self, values: F32) -> None:
+        self._set_vector("values", values)
+
+    def values(self) -> F32:
+        return self._get_vector("values", self.value_count)
+
+    def set_stats(self, stats: F32) -> None:
+        self._set_vector("stats", stats)
+
+    def stats(self) -> F32:
+        return self._get_vector("stats", self.stat_count)
+
+    def set_mask(self, layer: int, mask: EncodedMask) -> None:
+        _check(self._lib.ft_set_mask(self._node, layer, mask.encoding, mask.data, len(mask.data)), "changing a mask")
+
+    def set_thresholds(self, thresholds: F32) -> None:
+        thresholds = _f32(thresholds)
+        _check(self._lib.ft_set_thresholds(self._node, _address(thresholds), thresholds.size), "taking a candidate")
+
+    def measure_bn(self, subset: int) -> tuple[F32, int]:
+        """Moments vector and the samples it covers."""
+        moments, samples = np.zeros(self.stat_count, np.float32), ct.c_uint32()
+        _check(
+            self._lib.ft_measure_bn(self._node, subset, _address(moments), moments.size, samples), "measuring batch norms"
+        )
+        return moments, samples.value
+
+    def evaluate(self, subset: int) -> Tally:
+        out = _ScoreSum()
+        _check(self._lib.ft_evaluate(self._node, subset, out), "evaluating")
+        return _tally(out)
+
+    def train(
+        self, *, epochs: int, lr: float, momentum: float, weight_decay: float, seed: int
+    ) -> tuple[Tally, F32]:
+        """Local training; loss, hits and BN moments of the last epoch."""
+        task, out = _TrainTask(epochs, lr, momentum, weight_decay, seed & 0xFFFFFFFF), _ScoreSum()
+        moments = np.zeros(self.stat_count, np.float32)
+        _check(self._lib.ft_train(self._node, task, out, _address(moments), moments.size), "training")
+        return _tally(out), moments
+
+    def score(self, layer: int, k: int, *, batches: int, seed: int) -> tuple[NDArray[np.uint32], F32]:
+        """Flat indices (ascending) and mean gradients of the k largest among the layer's pruned weights."""
+        entries, found = ct.POINTER(_TopKEntry)(), ct.c_uint32()
+        status = self._lib.ft_score(self._node, layer, k, batches, seed & 0xFFFFFFFF, entries, found)
+        _check(status, "scoring pruned weights")
+        raw = ct.string_at(entries, 8 * found.value) if found.value else b""
+        table = np.frombuffer(raw, [("index", "<u4"), ("gradient", "<f4")])
+        return table["index"].astype(np.uint32), table["gradient"].astype(np.float32)
+
+    def infer(self, x: F32) -> F32:
+        """x (n, C, H, W) -> logits (n, classes)."""
+        x = _f32(x)
+        out = np.empty((len(x), int(self._lib.ft_class_count(self._node))), np.float32)
+        if len(x) and x[0].size != int(self._lib.ft_input_size(self._node)):
+            raise CoreError("inference: samples of another size than the model's input")
+        for sample, logits in zip(x, out, strict=True):
+            _check(self._lib.ft_infer(self._node, _address(sample), _address(logits)), "inference")
+        return out
+
+    def gradient(self, first: int, count: int) -> tuple[F32, float]:
+        """Gradient of one micro-batch's mean loss with respect to the values vector, and the loss sum."""
+        gradients, loss = ct.POINTER(ct.c_float)(), ct.c_double()
+        _check(self._lib.ft_gradient(self._node, first, count, gradients, loss), "computing a gradient")
+        return np.ctypeslib.as_array(gradients, (self.value_count,)).copy(), loss.value
+
+
+def _tally(out: _ScoreSum) -> Tally:
+    return Tally(loss_sum=out.loss_sum, correct=out.correct, samples=out.samples)
+

@@ -1,0 +1,21 @@
+/* Masks as bytes: a bitmap or byte deltas (BLOB.md, "Masks"), read one live element at a time. */
+#ifndef FT_MASK_H
+#define FT_MASK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct {
+    const uint8_t *bytes;
+    uint32_t length; /* bytes */
+    uint32_t elements;
+    uint32_t encoding; /* FT_MASK_* */
+    uint32_t at;       /* bitmap: next element; deltas: next byte */
+    uint32_t next;     /* deltas: element that a gap of 0 means */
+} ft_mask;
+
+ft_mask ft_mask_open(uint32_t encoding, const uint8_t *bytes, uint32_t length, uint32_t elements);
+bool ft_mask_next(ft_mask *mask, uint32_t *index); /* ascending; false at the end. Only for a mask that ft_mask_check passed */
+bool ft_mask_check(ft_mask mask, uint32_t *live);  /* well-formed? counts the live elements */
+
+#endif

@@ -1,0 +1,331 @@
+/* The public calls: arguments and state are checked here, the work is done below. */
+#include "bn.h"
+#include "num.h"
+#include "topk.h"
+#include "train.h"
+
+struct ft_node {
+    ft_net net;
+    ft_data data;
+    bool wants_values; /* a mask changed or training failed: values must come before any work */
+    bool masked;       /* a mask changed since load: the blob's values no longer fit */
+    bool thresholded;  /* working weights are a candidate's */
+};
+
+enum { ALIGN = 8 };
+
+static uint32_t node_bytes(void) { return (uint32_t)((sizeof(struct ft_node) + ALIGN - 1) / ALIGN * ALIGN); }
+
+size_t ft_plan_scratch(const uint8_t *bytes, size_t size)
+{
+    ft_blob blob;
+    return ft_blob_open(&blob, bytes, size) == FT_OK ? ft_plan_bytes(&blob) : 0;
+}
+
+ft_status ft_plan(const uint8_t *bytes, size_t size, const ft_config *config, void *scratch, size_t scratch_bytes,
+                  ft_memory *out)
+{
+    ft_blob blob;
+    ft_layout layout;
+    if (!config || !out || !scratch)
+        return FT_ERR_ARG;
+    ft_status status = ft_blob_open(&blob, bytes, size);
+    if (status != FT_OK)
+        return status;
+    if (scratch_bytes < ft_plan_bytes(&blob))
+        return FT_ERR_NOMEM;
+    status = ft_plan_layout(&layout, &blob, config, scratch, node_bytes());
+    *out = layout.memory;
+    return status;
+}
+
+static void copy_values(ft_net *net)
+{
+    for (uint32_t i = 0; i < net->blob.params; i++) {
+        ft_param p = ft_blob_param(&net->blob, i);
+        const ft_slot *slot = &net->layout.slots[i];
+        for (uint32_t k = 0; k < slot->live; k++)
+            net->weights[slot->start + k] = ft_blob_value(&net->blob, &p, k);
+        if (p.role == FT_ROLE_WEIGHT) {
+            ft_mask mask = ft_blob_mask(&net->blob, &p);
+            ft_net_build_indices(net, i, p.storage == FT_STORAGE_DENSE ? 0 : &mask);
+        }
+    }
+    for (uint32_t i = 0; i < net->blob.ops; i++) {
+        ft_op op = ft_blob_op(&net->blob, i);
+        if (op.kind != FT_OP_BATCHNORM)
+            continue;
+        float *stats = net->stats + net->layout.steps[i].statistic_at;
+        for (int k = 2; k < 4; k++) {
+            ft_param p = ft_blob_param(&net->blob, op.param[k]);
+            for (uint32_t c = 0; c < p.live; c++)
+                *stats++ = ft_blob_value(&net->blob, &p, c);
+        }
+    }
+}
+
+ft_status ft_load(void *arena, size_t arena_bytes, const uint8_t *bytes, size_t size, const ft_config *config,
+                  ft_node **out)
+{
+    if (!arena || (uintptr_t)arena % ALIGN || !config || !out)
+        return FT_ERR_ARG;
+    *out = 0;
+    if (arena_bytes < node_bytes())
+        return FT_ERR_NOMEM;
+    struct ft_node *node = arena;
+    ft_net *net = &node->net;
+    memset(node, 0, sizeof *node);
+    ft_status status = ft_blob_open(&net->blob, bytes, size);
+    if (status != FT_OK)
+        return status;
+    uint8_t *at = (uint8_t *)arena + node_bytes();
+    if (arena_bytes < node_bytes() + (size_t)ft_plan_bytes(&net->blob))
+        return FT_ERR_NOMEM;
+    status = ft_plan_layout(&net->layout, &net->blob, config, at, node_bytes());
+    if (status != FT_OK)
+        return status;
+    if (arena_bytes < net->layout.memory.peak)
+        return FT_ERR_NOMEM;
+    net->config = *config;
+    at += ft_plan_table_bytes(&net->blob);
+    net->weights = (float *)(void *)at;
+    at += net->layout.memory.weights;
+    net->indices = (uint16_t *)(void *)at;
+    at += net->layout.memory.indices;
+    net->stats = (float *)(void *)at;
+    net->kept = net->stats + net->layout.stat_count;
+    at += net->layout.memory.statistics;
+    net->labels = (uint16_t *)(void *)at;
+    at += net->layout.label_bytes;
+    net->work = (float *)(void *)at;
+    net->value_count = net->layout.value_count;
+    copy_values(net);
+    *out = node;
+    return FT_OK;
+}
+
+ft_status ft_set_data(ft_node *node, const ft_data *data)
+{
+    if (!node || !data || !data->read || data->dev_count > data->count)
+        return FT_ERR_ARG;
+    node->data = *data;
+    return FT_OK;
+}
+
+uint32_t ft_input_size(const ft_node *node)
+{
+    return ft_shape_size(ft_blob_tensor(&node->net.blob, node->net.blob.input));
+}
+
+uint32_t ft_class_count(const ft_node *node)
+{
+    return ft_shape_size(ft_blob_tensor(&node->net.blob, node->net.blob.output));
+}
+
+uint32_t ft_layer_count(const ft_node *node)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < node->net.blob.params; i++)
+        count += ft_blob_param(&node->net.blob, i).role == FT_ROLE_WEIGHT;
+    return count;
+}
+
+uint32_t ft_value_count(const ft_node *node) { return node->net.value_count; }
+uint32_t ft_stat_count(const ft_node *node) { return node->net.layout.stat_count; }
+uint32_t ft_abi_hash(const ft_node *node) { return node->net.blob.abi; }
+const ft_memory *ft_memory_of(const ft_node *node) { return &node->net.layout.memory; }
+
+ft_status ft_set_values(ft_node *node, const float *values, uint32_t count)
+{
+    if (!node || !values || count != node->net.value_count)
+        return FT_ERR_ARG;
+    if (!ft_num_all_finite(values, count))
+        return FT_ERR_NONFINITE;
+    memcpy(node->net.weights, values, count * sizeof *values);
+    node->wants_values = node->thresholded = false;
+    return FT_OK;
+}
+
+ft_status ft_get_values(const ft_node *node, float *values, uint32_t count)
+{
+    if (!node || !values || count != node->net.value_count)
+        return FT_ERR_ARG;
+    if (node->wants_values)
+        return FT_ERR_STATE;
+    memcpy(values, node->net.weights, count * sizeof *values);
+    return FT_OK;
+}
+
+ft_status ft_set_stats(ft_node *node, const float *stats, uint32_t count)
+{
+    if (!node || count != node->net.layout.stat_count || (count && !stats))
+        return FT_ERR_ARG;
+    if (!ft_num_all_finite(stats, count))
+        return FT_ERR_NONFINITE;
+    if (count)
+        memcpy(node->net.stats, stats, count * sizeof *stats);
+    return FT_OK;
+}
+
+ft_status ft_get_stats(const ft_node *node, float *stats, uint32_t count)
+{
+    if (!node || count != node->net.layout.stat_count || (count && !stats))
+        return FT_ERR_ARG;
+    if (count)
+        memcpy(stats, node->net.stats, count * sizeof *stats);
+    return FT_OK;
+}
+
+ft_status ft_set_mask(ft_node *node, uint32_t layer, uint32_t encoding, const uint8_t *bytes, uint32_t length)
+{
+    if (!node || (length && !bytes))
+        return FT_ERR_ARG;
+    ft_net *net = &node->net;
+    uint32_t live, param = ft_plan_layer_param(&net->blob, layer);
+    if (param == FT_NONE)
+        return FT_ERR_ARG;
+    ft_param p = ft_blob_param(&net->blob, param);
+    if (p.storage == FT_STORAGE_DENSE)
+        return FT_ERR_ARG;
+    ft_mask mask = ft_mask_open(encoding, bytes, length, p.elements);
+    if (!ft_mask_check(mask, &live))
+        return FT_ERR_ARG;
+    if (live > net->layout.slots[param].capacity)
+        return FT_ERR_NOMEM;
+    ft_net_build_indices(net, param, &mask);
+    net->value_count = 0;
+    for (uint32_t i = 0; i < net->blob.params; i++) {
+        net->layout.slots[i].start = net->value_count;
+        net->value_count += net->layout.slots[i].live;
+    }
+    node->wants_values = node->masked = true;
+    return FT_OK;
+}
+
+ft_status ft_set_thresholds(ft_node *node, const float *thresholds, uint32_t count)
+{
+    if (!node || !thresholds || count != ft_layer_count(node))
+        return FT_ERR_ARG;
+    ft_net *net = &node->net;
+    if (node->masked)
+        return FT_ERR_STATE;
+    if (!ft_num_all_finite(thresholds, count))
+        return FT_ERR_NONFINITE;
+    uint32_t layer = 0;
+    for (uint32_t i = 0; i < net->blob.params; i++) {
+        ft_param p = ft_blob_param(&net->blob, i);
+        float *w = net->weights + net->layout.slots[i].start;
+        float threshold = p.role == FT_ROLE_WEIGHT ? thresholds[layer++] : 0.0f;
+        for (uint32_t k = 0; k < net->layout.slots[i].live; k++) {
+            float v = ft_blob_value(&net->blob, &p, k);
+            w[k] = p.storage != FT_STORAGE_DENSE && ft_num_abs(v) < threshold ? 0.0f : v;
+        }
+    }
+    node->thresholded = true;
+    node->wants_values = false;
+    return FT_OK;
+}
+
+/* May the node do this now? */
+static ft_status ready(const ft_node *node, uint32_t mode, uint32_t samples)
+{
+    if (!(node->net.config.modes & mode) || node->wants_values)
+        return FT_ERR_STATE;
+    return samples ? FT_OK : FT_ERR_STATE;
+}
+
+static uint32_t subset(const ft_node *node, uint32_t which)
+{
+    return which == FT_DATA_DEV ? node->data.dev_count : node->data.count;
+}
+
+ft_status ft_measure_bn(ft_node *node, uint32_t which, float *moments, uint32_t count, uint32_t *samples)
+{
+    if (!node || which > FT_DATA_ALL || !samples || count != node->net.layout.stat_count || (count && !moments))
+        return FT_ERR_ARG;
+    ft_status status = ready(node, FT_MODE_MEASURE, subset(node, which));
+    if (status != FT_OK)
+        return status;
+    *samples = subset(node, which);
+    return ft_bn_measure(&node->net, &node->data, *samples, moments);
+}
+
+ft_status ft_evaluate(ft_node *node, uint32_t which, ft_score_sum *out)
+{
+    if (!node || which > FT_DATA_ALL || !out)
+        return FT_ERR_ARG;
+    ft_status status = ready(node, FT_MODE_INFER, subset(node, which));
+    return status != FT_OK ? status : ft_bn_evaluate(&node->net, &node->data, subset(node, which), out);
+}
+
+static bool is_rate(float x) { return ft_num_finite(x) && x >= 0.0f; }
+
+ft_status ft_train(ft_node *node, const ft_train_task *task, ft_score_sum *result, float *moments, uint32_t moment_count)
+{
+    if (!node || !task || !result || !is_rate(task->lr) || !is_rate(task->momentum) || !is_rate(task->weight_decay)
+        || task->epochs == 0 || (moments && moment_count != node->net.layout.stat_count))
+        return FT_ERR_ARG;
+    ft_status status = ready(node, FT_MODE_TRAIN, node->data.count);
+    if (status != FT_OK || node->thresholded)
+        return status != FT_OK ? status : FT_ERR_STATE;
+    status = ft_train_run(&node->net, &node->data, task, result, moments);
+    if (status != FT_OK)
+        node->wants_values = true;
+    return status;
+}
+
+ft_status ft_score(ft_node *node, uint32_t layer, uint32_t k, uint32_t batches, uint32_t seed,
+                   const ft_topk_entry **entries, uint32_t *found)
+{
+    if (!node || !entries || !found || batches == 0)
+        return FT_ERR_ARG;
+    uint32_t param = ft_plan_layer_param(&node->net.blob, layer);
+    if (param == FT_NONE || ft_blob_param(&node->net.blob, param).storage == FT_STORAGE_DENSE)
+        return FT_ERR_ARG;
+    if (k > node->net.config.topk_max)
+        return FT_ERR_NOMEM;
+    ft_status status = ready(node, FT_MODE_SCORE, node->data.count);
+    if (status != FT_OK)
+        return status;
+    return ft_topk_score(&node->net, &node->data, param, k, batches, seed, entries, found);
+}
+
+ft_status ft_infer(ft_node *node, const float *x, float *logits)
+{
+    ft_moments none = {0, 0};
+    if (!node || !x || !logits)
+        return FT_ERR_ARG;
+    ft_status status = ready(node, FT_MODE_INFER, 1);
+    if (status != FT_OK)
+        return status;
+    memcpy(ft_net_input(&node->net, FT_PASS_INFER), x, ft_input_size(node) * sizeof *x);
+    ft_net_forward(&node->net, FT_PASS_INFER, 1, none);
+    memcpy(logits, ft_net_output(&node->net, FT_PASS_INFER), ft_class_count(node) * sizeof *logits);
+    return ft_num_all_finite(logits, ft_class_count(node)) ? FT_OK : FT_ERR_NONFINITE;
+}
+
+ft_status ft_gradient(ft_node *node, uint32_t first, uint32_t count, const float **gradients, double *loss_sum)
+{
+    if (!node || !gradients || !loss_sum || count == 0 || count > node->net.config.micro_batch
+        || count > node->data.count || first > node->data.count - count)
+        return FT_ERR_ARG;
+    ft_status status = ready(node, FT_MODE_TRAIN, node->data.count);
+    return status != FT_OK ? status
+                           : ft_train_gradient(&node->net, &node->data, first, count, gradients, loss_sum);
+}
+
+const char *ft_status_text(ft_status status)
+{
+    static const char *const text[] = {
+        "ok",
+        "the blob is damaged",
+        "the blob has another version",
+        "the model needs something this core lacks",
+        "the arena is too small",
+        "the node is not ready for this call",
+        "an argument is out of range",
+        "NaN or infinity in data, weights or loss",
+        "the data source failed or gave a label out of range",
+    };
+    return (unsigned)status < sizeof text / sizeof *text ? text[status] : "unknown status";
+}

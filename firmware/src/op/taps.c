@@ -1,0 +1,91 @@
+#include "taps.h"
+
+/* Eight named accumulators: an array would spill (measured on a Cortex-M4F: 3.8 instead of 2.5 instructions a product). */
+#define EACH_LANE(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
+
+void ft_taps_forward(float *y, const float *x, const float *w, const uint16_t *at, uint32_t taps, uint32_t pitch,
+                     float bias, uint32_t n)
+{
+    uint32_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+#define START(j) float acc##j = bias;
+        EACH_LANE(START)
+        for (uint32_t k = 0; k < taps; k++) {
+            const float *run = x + at[k] * pitch + i;
+            const float weight = w[k];
+#define ADD(j) acc##j += weight * run[j];
+            EACH_LANE(ADD)
+        }
+#define STORE(j) y[i + j] = acc##j;
+        EACH_LANE(STORE)
+    }
+    for (; i < n; i++) {
+        float acc = bias;
+        for (uint32_t k = 0; k < taps; k++)
+            acc += w[k] * x[at[k] * pitch + i];
+        y[i] = acc;
+    }
+}
+
+void ft_taps_backward_input(float *dx, const float *dy, const float *w, const uint16_t *at, uint32_t taps,
+                            uint32_t pitch, uint32_t n)
+{
+    for (uint32_t k = 0; k < taps; k++) {
+        float *run = dx + at[k] * pitch;
+        const float weight = w[k];
+        for (uint32_t i = 0; i < n; i++)
+            run[i] += weight * dy[i];
+    }
+}
+
+#define LOAD_LANE(j) float lane##j = lanes[j];
+#define SAVE_LANE(j) lanes[j] = lane##j;
+#define REDUCE(TERM)                                                                                                     \
+    EACH_LANE(LOAD_LANE)                                                                                                 \
+    uint32_t i = 0;                                                                                                      \
+    for (; i + 8 <= n; i += 8) {                                                                                         \
+        lane0 += TERM(i);                                                                                                \
+        lane1 += TERM(i + 1);                                                                                            \
+        lane2 += TERM(i + 2);                                                                                            \
+        lane3 += TERM(i + 3);                                                                                            \
+        lane4 += TERM(i + 4);                                                                                            \
+        lane5 += TERM(i + 5);                                                                                            \
+        lane6 += TERM(i + 6);                                                                                            \
+        lane7 += TERM(i + 7);                                                                                            \
+    }                                                                                                                    \
+    EACH_LANE(SAVE_LANE)                                                                                                 \
+    for (uint32_t j = 0; i < n; i++, j++)                                                                                \
+        lanes[j] += TERM(i);
+
+void ft_lanes_sum(float lanes[FT_LANES], const float *x, uint32_t n)
+{
+#define PLAIN(i) x[i]
+    REDUCE(PLAIN)
+}
+
+void ft_lanes_squares(float lanes[FT_LANES], const float *x, float mean, uint32_t n)
+{
+#define SQUARE(i) (x[i] - mean) * (x[i] - mean)
+    REDUCE(SQUARE)
+}
+
+void ft_lanes_dot(float lanes[FT_LANES], const float *a, const float *x, float mean, uint32_t n)
+{
+#define CENTRED(i) a[i] * (x[i] - mean)
+    REDUCE(CENTRED)
+}
+
+static float dot(const float *a, const float *x, uint32_t n)
+{
+    float lanes[FT_LANES] = {0};
+#define PRODUCT(i) a[i] * x[i]
+    REDUCE(PRODUCT)
+    return ft_lanes_total(lanes);
+}
+
+void ft_taps_backward_weight(float *dw, const float *dy, const float *x, const uint16_t *at, uint32_t taps,
+                             uint32_t pitch, uint32_t n)
+{
+    for (uint32_t k = 0; k < taps; k++)
+        dw[k] += dot(dy, x + at[k] * pitch, n);
+}

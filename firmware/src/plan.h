@@ -1,0 +1,57 @@
+/* Where everything lies: lifetimes of activations and their gradients, in-place operators, bytes by kind.
+ *
+ * The host's planner and a node call the same ft_plan_layout, so their numbers are one number. Offsets of activations are
+ * floats *per sample*: every tensor of a micro-batch of B takes B times its size, so one placement serves every B. */
+#ifndef FT_PLAN_H
+#define FT_PLAN_H
+
+#include <stdbool.h>
+
+#include "blob.h"
+#include "op/conv.h"
+
+#define FT_NOWHERE 0xFFFFFFFFu
+
+typedef struct {
+    uint32_t forward_at; /* inference and BN measurement */
+    uint32_t train_at;
+    uint32_t gradient_at; /* FT_NOWHERE: the input, which has none */
+} ft_place;
+
+typedef struct {
+    uint32_t start;    /* of the values vector, and so of weights, gradients and momentum */
+    uint32_t live;     /* values now */
+    uint32_t capacity; /* values at load: a mask may shrink a layer and let it grow back to here */
+    uint32_t index_at; /* weights: u16s into indices; sparse: counts of rows, then positions; dense: one row's positions */
+} ft_slot;
+
+typedef struct {
+    uint32_t kept_at;      /* norms: floats into kept */
+    uint32_t statistic_at; /* batch norms: floats into the statistics vector */
+    bool accumulate[2];    /* backward: an earlier step has already written this input's gradient */
+} ft_step;
+
+typedef struct {
+    ft_place *places; /* by tensor */
+    ft_slot *slots;   /* by parameter */
+    ft_step *steps;   /* by operator */
+    uint32_t forward_floats, train_floats;           /* activations, per sample */
+    uint32_t scratch_one, scratch_batch;             /* floats, for one sample and for a micro-batch */
+    uint32_t value_count, stat_count, index_count, kept_count, label_bytes;
+    uint32_t tile_floats, row_positions; /* score: gradient rows, positions of one row */
+    ft_memory memory;
+} ft_layout;
+
+uint32_t ft_plan_table_bytes(const ft_blob *blob); /* lasting tables */
+uint32_t ft_plan_bytes(const ft_blob *blob);       /* tables and what planning itself needs */
+/* tables: ft_plan_bytes of 4-byte aligned memory; the first ft_plan_table_bytes must last as long as the layout.
+ * node_bytes: the size of the node's own struct, counted in memory.node. */
+ft_status ft_plan_layout(ft_layout *layout, const ft_blob *blob, const ft_config *config, void *tables,
+                         uint32_t node_bytes);
+
+ft_conv ft_plan_conv(const ft_blob *blob, const ft_op *op); /* the geometry of a conv2d */
+uint32_t ft_plan_layer_param(const ft_blob *blob, uint32_t layer); /* parameter of a layer number; FT_NONE if none */
+uint32_t ft_plan_user(const ft_blob *blob, uint32_t param);        /* the operator that owns a parameter */
+uint32_t ft_plan_tile_rows(uint32_t tile_bytes, uint32_t row_len, uint32_t rows);
+
+#endif

@@ -1,0 +1,26 @@
+"""Where nodes come from. A fleet answers the tasks of fedtiny.federation.tasks; the server never learns which it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fedtiny_export.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fedtiny.federation.tasks import Fleet
+
+KINDS = ("native", "simulated")
+
+
+def open_fleet(kind: str, names: Sequence[str], *, workers: int | None = None, device: str = "cpu") -> Fleet:
+    """`kind`: native (the C core in process) or simulated (torch on `device`). Raises ConfigError for another kind."""
+    if kind == "native":
+        from fedtiny.fleet.native import NativeFleet
+
+        return NativeFleet(names, workers=workers)
+    if kind == "simulated":
+        from fedtiny.fleet.simulated import SimulatedFleet
+
+        return SimulatedFleet(names, device=device, threads=workers)
+    raise ConfigError(f"there is no fleet '{kind}': choose one of {', '.join(KINDS)}")

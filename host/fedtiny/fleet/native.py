@@ -1,0 +1,203 @@
+"""Nodes that are the C core itself, in this process, in parallel over the cores."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+
+import numpy as np
+
+from fedtiny.federation.tasks import (
+    Describe,
+    Description,
+    Done,
+    Evaluate,
+    Evaluation,
+    Infer,
+    Install,
+    Load,
+    Loaded,
+    Logits,
+    MeasureBn,
+    Moments,
+    NodeFailure,
+    NodeReport,
+    PutData,
+    Reply,
+    Report,
+    Score,
+    Task,
+    TopK,
+    Train,
+    Update,
+)
+from fedtiny_export.core import CoreNode, NodeConfig
+from fedtiny_export.errors import CoreError, FedtinyError
+
+BOARD = "native"
+
+
+class NativeNode:
+    """Answers tasks with one node of the C core; its samples stay in the arrays that `PutData` brought."""
+
+    def __init__(self) -> None:
+        self._core: CoreNode | None = None
+        self._samples: PutData | None = None
+        self._busy_s = 0.0
+        self._tasks = 0
+        self._peak = 0
+
+    @property
+    def core(self) -> CoreNode:
+        if self._core is None:
+            raise CoreError("this node has no model yet: send it a Load task first")
+        return self._core
+
+    def do(self, task: Task) -> Reply:
+        """One task. Raises CoreError as the core reports it."""
+        started = time.perf_counter()
+        try:
+            return self._do(task)
+        finally:
+            self._busy_s += time.perf_counter() - started
+            self._tasks += 1
+
+    def _do(self, task: Task) -> Reply:
+        match task:
+            case Describe():
+                put = self._samples
+                return Description(
+                    board=BOARD, samples=len(put.y) if put else 0, dev_samples=put.dev_count if put else 0
+                )
+            case PutData():
+                self._samples = task
+                if self._core:
+                    self._core.set_samples(task.x, task.y, task.dev_count)
+                return Done()
+            case Load():
+                return self._load(task)
+            case Install():
+                for layer, mask in task.masks.items():
+                    self.core.set_mask(layer, mask)
+                self.core.set_values(task.values)
+                if task.stats is not None:
+                    self.core.set_stats(task.stats)
+                return Done()
+            case MeasureBn():
+                return self._measure(task)
+            case Evaluate():
+                return self._evaluate(task)
+            case Train():
+                return self._train(task)
+            case Score():
+                found = {k: self.core.score(k, n, batches=task.batches, seed=task.seed) for k, n in task.k.items()}
+                return TopK(
+                    indices={layer: indices for layer, (indices, _) in found.items()},
+                    gradients={layer: gradients for layer, (_, gradients) in found.items()},
+                    samples=self._sample_count,
+                )
+            case Infer():
+                return Logits(logits=self.core.infer(task.x))
+            case Report():
+                memory = self._core.memory.by_kind() if self._core else {}
+                return NodeReport(
+                    board=BOARD, peak_bytes=self._peak, memory=memory, busy_s=self._busy_s, tasks=self._tasks
+                )
+
+    @property
+    def _sample_count(self) -> int:
+        return len(self._samples.y) if self._samples else 0
+
+    def _load(self, task: Load) -> Loaded:
+        config = NodeConfig(
+            micro_batch=task.micro_batch,
+            modes=("infer", "measure", "train", "score") if task.topk_max else ("infer", "measure", "train"),
+            norm=task.norm.value,
+            topk_max=task.topk_max,
+            score_tile_bytes=task.score_tile_bytes,
+        )
+        self._core = None  # the old arena goes before the new one comes, as on a board
+        self._core = CoreNode(task.blob, config)
+        self._peak = max(self._peak, self._core.memory.peak)
+        if self._samples:
+            self._core.set_samples(self._samples.x, self._samples.y, self._samples.dev_count)
+        return Loaded(plan_bytes=self._core.memory.peak, memory=self._core.memory.by_kind())
+
+    def _measure(self, task: MeasureBn) -> Moments:
+        if task.candidates is None:
+            moments, samples = self.core.measure_bn(task.subset)
+            return Moments(moments=moments[None], samples=samples)
+        rows = []
+        samples = 0
+        for thresholds in task.candidates:
+            self.core.set_thresholds(thresholds)
+            moments, samples = self.core.measure_bn(task.subset)
+            rows.append(moments)
+        return Moments(moments=np.stack(rows), samples=samples)
+
+    def _evaluate(self, task: Evaluate) -> Evaluation:
+        count = 1 if task.candidates is None else len(task.candidates)
+        before = self.core.stats()
+        tallies = []
+        for i in range(count):
+            if task.candidates is not None:
+                self.core.set_thresholds(task.candidates[i])
+            if task.stats is not None:
+                self.core.set_stats(task.stats[i])
+            tallies.append(self.core.evaluate(task.subset))
+        self.core.set_stats(before)
+        return Evaluation(
+            loss_sum=np.array([t.loss_sum for t in tallies]),
+            correct=np.array([t.correct for t in tallies], np.int64),
+            samples=tallies[0].samples,
+        )
+
+    def _train(self, task: Train) -> Update:
+        tally, moments = self.core.train(
+            epochs=task.epochs,
+            lr=task.lr,
+            momentum=task.momentum,
+            weight_decay=task.weight_decay,
+            seed=task.seed,
+        )
+        return Update(
+            values=self.core.values(),
+            moments=moments,
+            samples=self._sample_count,
+            seen=tally.samples,
+            loss_sum=tally.loss_sum,
+            correct=tally.correct,
+        )
+
+
+class NativeFleet:
+    """`workers` threads (default: the cores that this process may use) serve all nodes."""
+
+    name = "native"
+
+    def __init__(self, names: Sequence[str], *, workers: int | None = None) -> None:
+        self._nodes = {name: NativeNode() for name in names}
+        self._pool = ThreadPoolExecutor(workers or len(os.sched_getaffinity(0)), thread_name_prefix="native-node")
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return tuple(self._nodes)
+
+    def ask(self, orders: Mapping[str, Sequence[Task]]) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
+        futures: dict[Future[tuple[Reply, ...] | NodeFailure], str] = {
+            self._pool.submit(_serve, self._nodes[name], tasks): name for name, tasks in orders.items()
+        }
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _serve(node: NativeNode, tasks: Sequence[Task]) -> tuple[Reply, ...] | NodeFailure:
+    try:
+        return tuple(node.do(task) for task in tasks)
+    except FedtinyError as error:
+        return NodeFailure(reason=str(error))
