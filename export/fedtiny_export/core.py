@@ -7,6 +7,7 @@ interpreter's lock, so nodes on several threads run in parallel.
 from __future__ import annotations
 
 import ctypes as ct
+import os
 import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -69,6 +70,9 @@ class _TopKEntry(ct.Structure):
 
 
 def _library_path() -> Path:
+    chosen = os.environ.get("FEDTINY_CORE")  # another build of the core, e.g. with sanitizers
+    if chosen:
+        return Path(chosen)
     spec = find_spec("fedtiny_export")
     places = [*(spec.submodule_search_locations or ())] if spec else []
     places += [str(Path(sysconfig.get_path("platlib")) / "fedtiny_export")]  # an editable install's compiled part
@@ -91,7 +95,9 @@ def _library() -> ct.CDLL:
         **{f"ft_{what}": (u32, [ptr]) for what in ("input_size", "class_count", "layer_count", "value_count")},
         "ft_stat_count": (u32, [ptr]),
         "ft_abi_hash": (u32, [ptr]),
-        **{f"ft_{what}": (ct.c_int, [ptr, ptr, u32]) for what in ("set_values", "get_values", "set_stats", "get_stats")},
+        **{
+            f"ft_{what}": (ct.c_int, [ptr, ptr, u32]) for what in ("set_values", "get_values", "set_stats", "get_stats")
+        },
         "ft_set_mask": (ct.c_int, [ptr, u32, u32, ct.c_char_p, u32]),
         "ft_set_thresholds": (ct.c_int, [ptr, ptr, u32]),
         "ft_measure_bn": (ct.c_int, [ptr, u32, ptr, u32, ct.POINTER(u32)]),
@@ -269,7 +275,8 @@ class CoreNode:
         """Moments vector and the samples it covers."""
         moments, samples = np.zeros(self.stat_count, np.float32), ct.c_uint32()
         _check(
-            self._lib.ft_measure_bn(self._node, subset, _address(moments), moments.size, samples), "measuring batch norms"
+            self._lib.ft_measure_bn(self._node, subset, _address(moments), moments.size, samples),
+            "measuring batch norms",
         )
         return moments, samples.value
 
@@ -278,9 +285,7 @@ class CoreNode:
         _check(self._lib.ft_evaluate(self._node, subset, out), "evaluating")
         return _tally(out)
 
-    def train(
-        self, *, epochs: int, lr: float, momentum: float, weight_decay: float, seed: int
-    ) -> tuple[Tally, F32]:
+    def train(self, *, epochs: int, lr: float, momentum: float, weight_decay: float, seed: int) -> tuple[Tally, F32]:
         """Local training; loss, hits and BN moments of the last epoch."""
         task, out = _TrainTask(epochs, lr, momentum, weight_decay, seed & 0xFFFFFFFF), _ScoreSum()
         moments = np.zeros(self.stat_count, np.float32)
@@ -315,4 +320,3 @@ class CoreNode:
 
 def _tally(out: _ScoreSum) -> Tally:
     return Tally(loss_sum=out.loss_sum, correct=out.correct, samples=out.samples)
-

@@ -53,7 +53,9 @@ def _conv(*layers: nn.Module, features: int) -> nn.Module:
 # Every input is (2, 11, 9): odd and unequal sides, so that no stride or padding divides evenly by luck.
 NETS: dict[str, Callable[[], nn.Module]] = {
     "conv 3x3": lambda: _conv(nn.Conv2d(2, 5, 3), features=5 * 9 * 7),
-    "conv 3x3 padding": lambda: _conv(nn.Conv2d(2, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 4, 3, padding=1), features=4 * 99),
+    "conv 3x3 padding": lambda: _conv(
+        nn.Conv2d(2, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 4, 3, padding=1), features=4 * 99
+    ),
     "conv 3x3 stride 2": lambda: _conv(nn.Conv2d(2, 4, 3, 1, 1), nn.Conv2d(4, 4, 3, 2, 1), features=4 * 6 * 5),
     "conv 1x1 stride 2": lambda: _conv(nn.Conv2d(2, 4, 3, 1, 1), nn.Conv2d(4, 4, 1, 2), features=4 * 6 * 5),
     "conv 1x1": lambda: _conv(nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1), features=4 * 99),
@@ -131,7 +133,15 @@ def random_samples(n: int, classes: int, seed: int = 0) -> tuple[F32, np.ndarray
     return rng.normal(size=(n, *INPUT)).astype(np.float32), rng.integers(0, classes, n).astype(np.uint16)
 
 
-def node_of(model: Model, masks: Mapping[str, Bits], *, micro_batch: int = 4, norm: str = "batch", topk_max: int = 0, tile: int = 0) -> CoreNode:
+def node_of(
+    model: Model,
+    masks: Mapping[str, Bits],
+    *,
+    micro_batch: int = 4,
+    norm: str = "batch",
+    topk_max: int = 0,
+    tile: int = 0,
+) -> CoreNode:
     arrays = {name: array * masks[name] if name in masks else array for name, array in model.arrays.items()}
     config = NodeConfig(micro_batch=micro_batch, modes=ALL_MODES, norm=norm, topk_max=topk_max, score_tile_bytes=tile)
     return CoreNode(write_blob(model.graph, arrays, masks), config)

@@ -51,7 +51,9 @@ def test_each_gradient_of_a_training_step_equals_autograd(name: str, density: fl
         expected = tensor.grad.numpy() * masks.get(parameter, 1)
         # a bias in front of a batch norm has gradient zero: then the loss's own scale is the measure
         scale = max(1.0, float(np.abs(expected).max()))
-        np.testing.assert_allclose(ours[parameter], expected, atol=TOLERANCE * scale, err_msg=f"gradient of {parameter}")
+        np.testing.assert_allclose(
+            ours[parameter], expected, atol=TOLERANCE * scale, err_msg=f"gradient of {parameter}"
+        )
 
 
 @pytest.mark.parametrize("count", [1, 3])

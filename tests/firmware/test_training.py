@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,17 @@ def labels(y: np.ndarray[tuple[int], np.dtype[np.uint16]]) -> torch.Tensor:
 
 
 def train_in_torch(
-    module: nn.Module, masks: dict[str, Bits], x: F32, y: torch.Tensor, *, epochs: int, batch: int, seed: int, lr: float, momentum: float, weight_decay: float
+    module: nn.Module,
+    masks: dict[str, Bits],
+    x: np.ndarray[Any, Any],
+    y: torch.Tensor,
+    *,
+    epochs: int,
+    batch: int,
+    seed: int,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
 ) -> None:
     """The same steps in PyTorch: same order of samples, torch.optim.SGD, masked weights held at zero."""
     optimiser = torch.optim.SGD(module.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
@@ -54,17 +65,18 @@ def test_a_hundred_steps_of_a_whole_net_equal_torch(density: float) -> None:
     node = node_of(model, masks, micro_batch=8)
     node.set_samples(x, y, 0)
     node.train(epochs=20, seed=3, **settings)  # 5 whole micro-batches of 8 an epoch
-    train_in_torch(module, masks, x, labels(y), epochs=20, batch=8, seed=3, **settings)
+    # in float64: in float32 PyTorch's own rounding once flips a ReLU here and strays by 8e-3, the node by 1e-6
+    train_in_torch(module.double(), masks, x.astype(np.float64), labels(y), epochs=20, batch=8, seed=3, **settings)
     ours = unpack_values(model.graph, node.values(), masks)
     for name, tensor in module.named_parameters():
-        np.testing.assert_allclose(ours[name], tensor.detach().numpy(), atol=1e-3, err_msg=name)
+        np.testing.assert_allclose(ours[name], tensor.detach().numpy(), atol=1e-4, err_msg=name)
 
 
 def test_an_epoch_visits_every_sample_once_in_an_order_that_depends_on_the_seed() -> None:
-    for count in (1, 2, 3, 5, 64, 100, 257):
+    for count in (1, 2, 3, 5, 33, 64, 100, 257):
         orders = [[shuffle(i, count, seed) for i in range(count)] for seed in (0, 1)]
         assert all(sorted(order) == list(range(count)) for order in orders)
-        assert count < 5 or orders[0] != orders[1] != list(range(count))
+        assert count < 30 or orders[0] != orders[1] != list(range(count))
 
 
 def test_masked_weights_never_come_to_life_in_training() -> None:
@@ -130,7 +142,9 @@ def test_training_reports_loss_and_moments_of_its_last_epoch() -> None:
     with torch.no_grad():  # with a step of nothing, an epoch sees the model as it is
         order = [shuffle(i, 8, 2) for i in range(8)]
         losses = [
-            nn.functional.cross_entropy(module.train()(torch.from_numpy(x[order[i : i + 4]])), labels(y)[order[i : i + 4]], reduction="sum")
+            nn.functional.cross_entropy(
+                module.train()(torch.from_numpy(x[order[i : i + 4]])), labels(y)[order[i : i + 4]], reduction="sum"
+            )
             for i in (0, 4)
         ]
     assert tally.loss_sum == pytest.approx(float(sum(losses)), rel=1e-4)
