@@ -7,7 +7,7 @@ class FedtinyError(Exception):
     """Base of all errors that a user can mend."""
 
 
-class UnsupportedModel(FedtinyError):  # noqa: N818
+class UnsupportedModel(FedtinyError):
     """A model asks for what the node lacks; `problems` names every one of them."""
 
     def __init__(self, problems: list[str]) -> None:

@@ -6,6 +6,7 @@ parameters. Its tables have the order of the `.ftm` blob (firmware/BLOB.md), so 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -69,7 +70,7 @@ class Param:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)

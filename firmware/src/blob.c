@@ -163,6 +163,8 @@ static ft_status check_op(const ft_blob *blob, uint32_t index)
 {
     ft_op op = ft_blob_op(blob, index);
     uint32_t inputs = op.kind == FT_OP_ADD ? 2 : 1;
+    if (op.flags & ~FT_FLAG_COUNT_PAD || (op.flags && op.kind != FT_OP_AVGPOOL))
+        return FT_ERR_BLOB;
     if (op.out >= blob->tensors || op.out == blob->input || op.in[0] >= blob->tensors)
         return FT_ERR_BLOB;
     if (inputs == 2 ? op.in[1] >= blob->tensors : op.in[1] != FT_NONE)
@@ -280,6 +282,8 @@ ft_status ft_blob_open(ft_blob *blob, const uint8_t *bytes, size_t size)
     blob->tensor_at = ft_load_u32(bytes + 32);
     blob->op_at = ft_load_u32(bytes + 36);
     blob->param_at = ft_load_u32(bytes + 40);
+    if (ft_load_u16(bytes + 30) || ft_load_u32(bytes + 52) || ft_load_u32(bytes + 56) || ft_load_u32(bytes + 60))
+        return FT_ERR_BLOB;
     if (!inside(blob, blob->tensor_at, blob->tensors, TENSOR) || !inside(blob, blob->op_at, blob->ops, OP)
         || !inside(blob, blob->param_at, blob->params, PARAM))
         return FT_ERR_BLOB;
@@ -291,7 +295,7 @@ ft_status ft_blob_open(ft_blob *blob, const uint8_t *bytes, size_t size)
     for (uint32_t i = 0; i < blob->tensors; i++) {
         ft_shape s = ft_blob_tensor(blob, i);
         uint64_t elements = (uint64_t)s.c * s.h * s.w;
-        if (elements == 0)
+        if (elements == 0 || ft_load_u16(bytes + blob->tensor_at + i * TENSOR + 6) != 0)
             return FT_ERR_BLOB;
         if (elements > MAX_ELEMENTS)
             return FT_ERR_UNSUPPORTED;
