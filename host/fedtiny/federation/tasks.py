@@ -41,7 +41,10 @@ class Describe:
 
 @dataclass(frozen=True, kw_only=True)
 class PutData:
-    """A bench's shard: x (n, C, H, W) float32, y (n,) labels; the first `dev_count` are the development set. -> Done."""
+    """A bench's shard: x (n, C, H, W) float32, y (n,) labels; the first `dev_count` are the development set.
+
+    -> Done.
+    """
 
     x: F32
     y: NDArray[np.uint16]
@@ -82,7 +85,10 @@ class MeasureBn:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Loss and hits per candidate, with `stats` (C, statistics) in place of the stored ones where given. -> Evaluation."""
+    """Loss and hits per candidate, with `stats` (C, statistics) in place of the stored ones where given.
+
+    -> Evaluation.
+    """
 
     subset: Subset
     candidates: F32 | None = None
@@ -91,7 +97,10 @@ class Evaluate:
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Local SGD over all samples (torch.optim.SGD's rule, momentum from zero), the order of epoch e keyed by seed + e. -> Update."""
+    """Local SGD over all samples (torch.optim.SGD's rule, momentum from zero), the order of epoch e keyed by seed + e.
+
+    -> Update.
+    """
 
     epochs: int
     lr: float

@@ -1,0 +1,406 @@
+"""The round loop: prepare once, then train, check, aggregate, prune and grow, round by round.
+
+The server does no I/O and knows neither the kind of fleet nor which method it runs. All randomness is keyed by (seed,
+round), and answers are aggregated in the fleet's node order, so the order of arrival changes no bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from fedtiny.federation import aggregate
+from fedtiny.federation.cost import score_flops
+from fedtiny.federation.holdings import Holdings, Offer
+from fedtiny.federation.journal import Journal, NoJournal
+from fedtiny.federation.records import (
+    Adjustment,
+    Event,
+    Failure,
+    Phase,
+    QuorumLost,
+    Rejection,
+    RoundRecord,
+    Selection,
+    ServerState,
+)
+from fedtiny.federation.selection import choose
+from fedtiny.federation.settings import ServerSettings
+from fedtiny.federation.tasks import (
+    Evaluate,
+    Evaluation,
+    Fleet,
+    Load,
+    Loaded,
+    MeasureBn,
+    Moments,
+    NodeFailure,
+    Norm,
+    Reply,
+    Score,
+    Subset,
+    Task,
+    TopK,
+    Train,
+    Update,
+)
+from fedtiny.federation.traffic import Traffic
+from fedtiny.pruning.method import Method, Request, Start
+from fedtiny.pruning.pool import Masks, Pool, by_name, density_of
+from fedtiny_export.blob import write_blob
+from fedtiny_export.flops import training_flops
+from fedtiny_export.graph import F32, Bits
+from fedtiny_export.model import Model
+from fedtiny_export.values import pack_stats, pack_values, unpack_stats, unpack_values, value_count
+
+__all__ = ["Journal", "NoJournal", "QuorumLost", "Server", "ServerSettings", "ignore"]
+
+R = TypeVar("R", bound=Reply)
+
+
+def ignore(event: Event) -> None:
+    """A listener that does not listen."""
+
+
+class Server:
+    """One run. `evaluate`: test loss and accuracy of a model whose statistics are ready for inference."""
+
+    def __init__(
+        self,
+        *,
+        model: Model,
+        method: Method,
+        fleet: Fleet,
+        settings: ServerSettings,
+        evaluate: Callable[[Model], tuple[float, float]],
+        journal: Journal | None = None,
+        listen: Callable[[Event], None] = ignore,
+    ) -> None:
+        self._graph = model.graph
+        self._arrays: dict[str, F32] = dict(model.arrays)
+        self._method = method
+        self._fleet = fleet
+        self._settings = settings
+        self._evaluate = evaluate
+        self._journal: Journal = journal or NoJournal()
+        self._listen = listen
+        self._masks: dict[int, Bits] = {}
+        self._round = -1
+        self._adjustments = 0
+        self._holdings = Holdings(fleet.nodes)
+        self._needed = max(1, math.ceil(settings.quorum * len(fleet.nodes) - 1e-9))
+        self._problems: list[Failure | Rejection] = []
+        self.plans: dict[str, Loaded] = {}
+        """What each node's planner said when it last loaded."""
+        self.selection: Selection | None = None
+        self.flops_per_round_max = 0.0
+        self.flops_dense_per_round = 0.0
+        self.traffic = Traffic(
+            dense_blob_bytes=len(write_blob(model.graph, model.arrays, {}, names=False)),
+            dense_values_bytes=4 * value_count(model.graph, {}),
+        )
+        self._saved = self.state()
+
+    @property
+    def round(self) -> int:
+        """Finished rounds; 0 after preparation, -1 before."""
+        return self._round
+
+    @property
+    def model(self) -> Model:
+        """The current model: dense arrays, 0 where masked."""
+        return Model(self._graph, dict(self._arrays))
+
+    @property
+    def masks(self) -> dict[str, Bits]:
+        """Live weights by layer name, as `write_blob` takes them; dense layers have no entry."""
+        return by_name(self._graph, self._masks)
+
+    @property
+    def density(self) -> float:
+        """Live share of all convolution and linear weights."""
+        return density_of(self._graph, self._masks)
+
+    @property
+    def densities(self) -> dict[str, float]:
+        """Live share by layer name."""
+        shares = {name: float(np.mean(mask)) for name, mask in self.masks.items()}
+        return {name: shares.get(name, 1.0) for name in self._graph.layer_names}
+
+    @property
+    def flops_ratio_to_dense(self) -> float:
+        """The costliest round of a node, in terms of a dense round of the node with the most samples."""
+        return self.flops_per_round_max / self.flops_dense_per_round if self.flops_dense_per_round else 0.0
+
+    def state(self) -> ServerState:
+        """The run after its last finished round; later changes do not show in it."""
+        return ServerState(
+            round=self._round,
+            adjustments=self._adjustments,
+            arrays={name: array.copy() for name, array in self._arrays.items()},
+            masks={layer: mask.copy() for layer, mask in self._masks.items()},
+            selection=self.selection,
+            tally=self.traffic.tally() | {"flops": [self.flops_per_round_max, self.flops_dense_per_round]},
+        )
+
+    def restore(self, state: ServerState) -> None:
+        """Goes on from a state; every node is loaded anew."""
+        self._round = state.round
+        self._adjustments = state.adjustments
+        self._arrays = {name: array.copy() for name, array in state.arrays.items()}
+        self._masks = {layer: mask.copy() for layer, mask in state.masks.items()}
+        self.selection = state.selection
+        self.traffic.resume(dict(state.tally))
+        self.flops_per_round_max, self.flops_dense_per_round = state.tally.get("flops", (0.0, 0.0))
+        self._holdings.publish(self._masks)
+        self._holdings.forget_all()
+        self._saved = state
+
+    def prepare(self) -> Selection | None:
+        """Loads the nodes and, where the method offers a pool, lets their development sets choose a candidate.
+
+        Raises QuorumLost where too few nodes answer.
+        """
+        model = self.model
+        start = self._method.start(model, seed=self._settings.seed)
+        self._install(start.masks)
+        self._holdings.publish(self._masks)
+        self._ask("load", 0, {node: [] for node in self._fleet.nodes})
+        if start.pool is not None:
+            self._select(model, start, start.pool)
+        self._round = 0
+        self._saved = self.state()
+        return self.selection
+
+    def rounds(self) -> Iterator[RoundRecord]:
+        """The remaining rounds, each run when asked for. Raises QuorumLost; the server then stands after the last
+        finished round and may be asked again."""
+        if self._round < 0:
+            self.prepare()
+        while self._round < self._settings.rounds:
+            yield self._one_round(self._round + 1)
+
+    def _one_round(self, number: int) -> RoundRecord:
+        settings = self._settings
+        down, up = self.traffic.down, self.traffic.up
+        request = self._method.request(self._graph, self._masks, round_number=number, adjustments=self._adjustments)
+        lr = settings.lr_at(number)
+        tasks: list[Task] = [
+            Train(
+                epochs=settings.epochs,
+                lr=lr,
+                momentum=settings.momentum,
+                weight_decay=settings.weight_decay,
+                seed=self._seed(number, "train"),
+            )
+        ]
+        if request is not None:
+            tasks.append(Score(k=request.k, batches=request.batches, seed=self._seed(number, "score")))
+        densities_before = self.densities
+        answers = self._ask("train", number, dict.fromkeys(self._fleet.nodes, tasks))
+        updates = {node: _only(replies, Update) for node, replies in answers.items()}
+        flops = self._count_flops(densities_before, request, updates)
+        self._average(list(updates.values()))
+        adjustment = None
+        if request is not None:
+            adjustment = self._adjust(number, request, [_only(replies, TopK) for replies in answers.values()])
+        self._holdings.publish(self._masks)
+        last = number == settings.rounds
+        if self._graph.batchnorms and (last or settings.bn_refresh == "measure"):
+            self._measure(number, Subset.ALL if last else Subset.DEV)
+        loss, accuracy = self._evaluate(self.model)
+        self._round = number
+        seen = sum(update.seen for update in updates.values())
+        record = RoundRecord(
+            round=number,
+            lr=lr,
+            participants=tuple(updates),
+            failures=tuple(p for p in self._problems if isinstance(p, Failure)),
+            rejections=tuple(p for p in self._problems if isinstance(p, Rejection)),
+            train_loss=sum(update.loss_sum for update in updates.values()) / seen,
+            train_accuracy=sum(update.correct for update in updates.values()) / seen,
+            loss=loss,
+            accuracy=accuracy,
+            density=self.density,
+            densities=self.densities,
+            adjustment=adjustment,
+            bytes_down=self.traffic.down - down,
+            bytes_up=self.traffic.up - up,
+            flops=flops,
+        )
+        self._problems.clear()  # those of the preparation stood in the first record
+        self._saved = self.state()
+        self._journal.finished(record, self._saved)
+        return record
+
+    def _select(self, model: Model, start: Start, pool: Pool) -> None:
+        """Module 1: global statistics per candidate by the law of total variance, then the smallest mean loss."""
+        candidates = pool.thresholds
+        stats = None
+        if self._graph.batchnorms:
+            measured = self._ask("select", 0, self._everyone(MeasureBn(subset=Subset.DEV, candidates=candidates)))
+            moments = [_only(replies, Moments) for replies in measured.values()]
+            counts = [answer.samples for answer in moments]
+            rows = [[answer.moments[c] for answer in moments] for c in range(len(pool))]
+            stats = np.stack([aggregate.combine_moments(self._graph, row, counts) for row in rows])
+        task = Evaluate(subset=Subset.DEV, candidates=candidates, stats=stats)
+        judged = [_only(replies, Evaluation) for replies in self._ask("select", 0, self._everyone(task)).values()]
+        self.selection = choose(model, start.masks, pool, judged)
+        chosen = self.selection.chosen
+        self._install(pool.masks(chosen, model))
+        if stats is not None:
+            self._arrays |= unpack_stats(self._graph, stats[chosen])
+        self._holdings.publish(self._masks)
+
+    def _average(self, updates: Sequence[Update]) -> None:
+        values = aggregate.average_values([u.values for u in updates], [u.samples for u in updates])
+        self._arrays |= unpack_values(self._graph, values, self.masks)
+        if self._graph.batchnorms:
+            stats = aggregate.combine_moments(self._graph, [u.moments for u in updates], [u.seen for u in updates])
+            self._arrays |= unpack_stats(self._graph, stats)
+
+    def _adjust(self, number: int, request: Request, answers: Sequence[TopK]) -> Adjustment:
+        """Module 2: the block's layers exchange weights; what grows starts at 0."""
+        reported = aggregate.average_topk(self._graph, answers)
+        weights = {layer: self._arrays[self._graph.layer_names[layer]] for layer in request.k}
+        gradients = {layer: reported.get(layer, np.zeros_like(weights[layer])) for layer in request.k}
+        change = self._method.adjust(self._graph, self._masks, request, weights, gradients)
+        self._install(self._masks | dict(change.masks))
+        self._adjustments += 1
+        return Adjustment(round=number, block=request.block, pruned=change.pruned, grown=change.grown)
+
+    def _measure(self, number: int, subset: Subset) -> None:
+        answers = self._ask("measure", number, self._everyone(MeasureBn(subset=subset)))
+        moments = [_only(replies, Moments) for replies in answers.values()]
+        rows, counts = [answer.moments[0] for answer in moments], [answer.samples for answer in moments]
+        self._arrays |= unpack_stats(self._graph, aggregate.combine_moments(self._graph, rows, counts))
+
+    def _ask(self, phase: Phase, number: int, wanted: Mapping[str, Sequence[Task]]) -> dict[str, tuple[Reply, ...]]:
+        """Brings each node up to date, has it do its tasks, and returns accepted answers (to `wanted`) in node order.
+
+        Updates are journaled as they are accepted. Raises QuorumLost.
+        """
+        offer = self._offer()
+        orders: dict[str, list[Task]] = {}
+        for node, tasks in wanted.items():
+            orders[node] = [*self._holdings.missing(node, offer), *tasks]
+            for task in orders[node]:
+                self.traffic.sent(task, only_choice=number <= 1 and phase != "measure")
+        orders = {node: tasks for node, tasks in orders.items() if tasks}
+        accepted: dict[str, tuple[Reply, ...]] = {}
+        done: set[str] = set()
+        for node, answer in self._fleet.ask(orders):
+            done.add(node)
+            problem = self._accept(phase, number, node, orders[node], answer)
+            if problem is None and not isinstance(answer, NodeFailure):
+                accepted[node] = answer[len(orders[node]) - len(wanted[node]) :]
+            event = Event(round=number, phase=phase, node=node, done=len(done), asked=len(orders), problem=problem)
+            self._listen(event)
+        for node in orders.keys() - done:
+            self._accept(phase, number, node, orders[node], NodeFailure(reason="it did not answer"))
+        if len(accepted) < self._needed:
+            self._stop(phase, number, len(accepted))
+        return {node: accepted[node] for node in self._fleet.nodes if node in accepted}
+
+    def _accept(
+        self, phase: Phase, number: int, node: str, tasks: Sequence[Task], answer: tuple[Reply, ...] | NodeFailure
+    ) -> str | None:
+        """Books one node's answer; returns why it does not count, or None."""
+        if isinstance(answer, NodeFailure):
+            self._holdings.forget(node)  # it may have restarted without its model
+            self._problems.append(Failure(node=node, phase=phase, reason=answer.reason))
+            return answer.reason
+        for task, reply in zip(tasks, answer, strict=False):
+            self.traffic.received(task, reply, only_choice=number <= 1 and phase != "measure")
+        problem = self._problem(tasks, answer)
+        if problem is not None:
+            self._holdings.forget(node)
+            self._problems.append(Rejection(node=node, phase=phase, reason=problem))
+            return problem
+        self._holdings.did(node, tasks)
+        for reply in answer:
+            if isinstance(reply, Loaded):
+                self.plans[node] = reply
+            elif isinstance(reply, Update):
+                self._journal.accepted(number, node, reply)
+        return None
+
+    def _problem(self, tasks: Sequence[Task], replies: Sequence[Reply]) -> str | None:
+        if len(replies) != len(tasks):
+            return f"{len(replies)} replies to {len(tasks)} tasks"
+        for task, reply in zip(tasks, replies, strict=True):
+            problem = aggregate.reply_problem(task, reply, self._graph, self._masks)
+            if problem is not None:
+                return problem
+        return None
+
+    def _stop(self, phase: Phase, number: int, answered: int) -> None:
+        left_out = "; ".join(f"{problem.node}: {problem.reason}" for problem in self._problems[-5:])
+        reason = (
+            f"round {number}: only {answered} of {len(self._fleet.nodes)} nodes could be used ({phase}), the quorum is "
+            f"{self._needed}. {left_out}. The state after round {max(self._saved.round, 0)} is kept: mend the "
+            f"nodes and go on from there, or lower the quorum."
+        )
+        self._problems.clear()
+        self._journal.stopped(self._saved, reason)
+        self.restore(self._saved)
+        raise QuorumLost(reason, self._saved)
+
+    def _offer(self) -> Offer:
+        """What a node that lacks it gets, packed once for all."""
+        settings = self._settings
+
+        def load() -> Load:
+            return Load(
+                blob=write_blob(self._graph, self._arrays, self.masks, names=False),
+                micro_batch=settings.micro_batch,
+                norm=settings.norm,
+                topk_max=self._method.topk_max(self._graph, self._masks),
+                score_tile_bytes=settings.score_tile_bytes,
+            )
+
+        return Offer(
+            load=load,
+            values=lambda: pack_values(self._graph, self._arrays, self.masks),
+            stats=(lambda: pack_stats(self._graph, self._arrays)) if settings.norm is Norm.FROZEN else None,
+        )
+
+    def _install(self, masks: Masks) -> None:
+        """Makes these the model's masks; what they prune becomes 0."""
+        self._masks = {layer: mask.copy() for layer, mask in masks.items()}
+        for layer, mask in self._masks.items():
+            name = self._graph.layer_names[layer]
+            self._arrays[name] = np.where(mask, self._arrays[name], np.float32(0))
+
+    def _count_flops(
+        self, densities: Mapping[str, float], request: Request | None, updates: Mapping[str, Update]
+    ) -> float:
+        """The most that one device spent in this round."""
+        settings, graph = self._settings, self._graph
+        most = max(update.samples for update in updates.values())
+        flops = training_flops(graph, densities, samples=most, epochs=settings.epochs)
+        if request is not None:
+            names = [graph.layer_names[layer] for layer in request.k]
+            scored = min(most, request.batches * settings.micro_batch)
+            flops += score_flops(graph, densities, names, samples=scored)
+        self.flops_per_round_max = max(self.flops_per_round_max, flops)
+        dense = training_flops(graph, None, samples=most, epochs=settings.epochs)
+        self.flops_dense_per_round = max(self.flops_dense_per_round, dense)
+        return flops
+
+    def _seed(self, number: int, purpose: str) -> int:
+        """32 bits that depend on (seed, round, purpose) alone."""
+        text = f"{self._settings.seed}/{number}/{purpose}".encode()
+        return int.from_bytes(hashlib.sha256(text).digest()[:4], "little")
+
+    def _everyone(self, task: Task) -> dict[str, Sequence[Task]]:
+        return {node: [task] for node in self._fleet.nodes}
+
+
+def _only(replies: Sequence[Reply], kind: type[R]) -> R:
+    """The reply of a kind; checked before that there is one."""
+    return next(reply for reply in replies if isinstance(reply, kind))
