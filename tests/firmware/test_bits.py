@@ -14,7 +14,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FIRMWARE = ROOT / "firmware"
-PLAIN = [*sorted((FIRMWARE / "src").glob("*.c")), *sorted((FIRMWARE / "src/op").glob("*.c")), FIRMWARE / "port/posix/samples.c"]
+PLAIN = [
+    *sorted((FIRMWARE / "src").glob("*.c")),
+    *sorted((FIRMWARE / "src/op").glob("*.c")),
+    FIRMWARE / "port/posix/samples.c",
+]
 PLAIN = [path for path in PLAIN if path.name != "taps_vector.c"]
 
 
@@ -53,7 +57,9 @@ def digest_with(library: Path | None) -> str:
     if library:
         environment["FEDTINY_CORE"] = str(library)
     script = "from tests.firmware.test_bits import digest; print(digest())"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from fedtiny_export.core import CoreNode, shuffle
 from fedtiny_export.errors import CoreError
 from fedtiny_export.graph import F32, Bits, Graph
-from fedtiny_export.masks import Encoding, EncodedMask, encode_mask
+from fedtiny_export.masks import EncodedMask, Encoding, encode_mask
 from fedtiny_export.model import Model
 from fedtiny_export.values import pack_stats, pack_values, unpack_stats, unpack_values
 

@@ -1,4 +1,4 @@
-"""Where nodes come from. A fleet answers the tasks of fedtiny.federation.tasks; the server never learns which it has."""
+"""Where nodes come from: each fleet answers the tasks of federation.tasks, and the server never learns which it has."""
 
 from __future__ import annotations
 

@@ -33,8 +33,10 @@ from fedtiny.federation.tasks import (
     Train,
     Update,
 )
-from fedtiny_export.core import CoreNode, NodeConfig
+from fedtiny.fleet.planning import node_config
+from fedtiny_export.core import CoreNode
 from fedtiny_export.errors import CoreError, FedtinyError
+from fedtiny_export.graph import F32
 
 BOARD = "native"
 
@@ -111,41 +113,23 @@ class NativeNode:
         return len(self._samples.y) if self._samples else 0
 
     def _load(self, task: Load) -> Loaded:
-        config = NodeConfig(
-            micro_batch=task.micro_batch,
-            modes=("infer", "measure", "train", "score") if task.topk_max else ("infer", "measure", "train"),
-            norm=task.norm.value,
-            topk_max=task.topk_max,
-            score_tile_bytes=task.score_tile_bytes,
-        )
         self._core = None  # the old arena goes before the new one comes, as on a board
-        self._core = CoreNode(task.blob, config)
+        self._core = CoreNode(task.blob, node_config(task))
         self._peak = max(self._peak, self._core.memory.peak)
         if self._samples:
             self._core.set_samples(self._samples.x, self._samples.y, self._samples.dev_count)
         return Loaded(plan_bytes=self._core.memory.peak, memory=self._core.memory.by_kind())
 
     def _measure(self, task: MeasureBn) -> Moments:
-        if task.candidates is None:
-            moments, samples = self.core.measure_bn(task.subset)
-            return Moments(moments=moments[None], samples=samples)
-        rows = []
-        samples = 0
-        for thresholds in task.candidates:
-            self.core.set_thresholds(thresholds)
-            moments, samples = self.core.measure_bn(task.subset)
-            rows.append(moments)
-        return Moments(moments=np.stack(rows), samples=samples)
+        measured = [self.core.measure_bn(task.subset) for _ in self._candidates(task.candidates)]
+        return Moments(moments=np.stack([moments for moments, _ in measured]), samples=measured[0][1])
 
     def _evaluate(self, task: Evaluate) -> Evaluation:
-        count = 1 if task.candidates is None else len(task.candidates)
         before = self.core.stats()
         tallies = []
-        for i in range(count):
-            if task.candidates is not None:
-                self.core.set_thresholds(task.candidates[i])
+        for candidate in self._candidates(task.candidates):
             if task.stats is not None:
-                self.core.set_stats(task.stats[i])
+                self.core.set_stats(task.stats[candidate])
             tallies.append(self.core.evaluate(task.subset))
         self.core.set_stats(before)
         return Evaluation(
@@ -153,6 +137,17 @@ class NativeNode:
             correct=np.array([t.correct for t in tallies], np.int64),
             samples=tallies[0].samples,
         )
+
+    def _candidates(self, thresholds: F32 | None) -> Iterator[int]:
+        """Makes each candidate in turn the working model, then brings the installed values back."""
+        if thresholds is None:
+            yield 0
+            return
+        installed = self.core.values()
+        for number, row in enumerate(thresholds):
+            self.core.set_thresholds(row)
+            yield number
+        self.core.set_values(installed)
 
     def _train(self, task: Train) -> Update:
         tally, moments = self.core.train(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fedtiny.federation.tasks import Load
 from fedtiny_export.core import NodeConfig, plan
-from fedtiny_export.errors import CoreError
 
 
 def node_config(task: Load) -> NodeConfig:
@@ -19,12 +18,6 @@ def node_config(task: Load) -> NodeConfig:
 
 
 def planned(task: Load) -> tuple[int, dict[str, int]]:
-    """Bytes of the arena, and bytes by kind; 0 and none where the core is not installed.
-
-    Raises PlanError where the core refuses the model, as a node would.
-    """
-    try:
-        memory = plan(task.blob, node_config(task))
-    except CoreError:
-        return 0, {}
+    """Bytes of the arena, and bytes by kind. Raises PlanError where the core refuses the model, as a node would."""
+    memory = plan(task.blob, node_config(task))
     return memory.peak, memory.by_kind()
