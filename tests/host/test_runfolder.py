@@ -39,7 +39,10 @@ def a_state(number: int) -> ServerState:
     return ServerState(
         round=number,
         adjustments=number,
-        arrays={"conv.weight": generator.normal(size=(2, 1, 2, 2)).astype(np.float32), "fc.bias": np.zeros(0, np.float32)},
+        arrays={
+            "conv.weight": generator.normal(size=(2, 1, 2, 2)).astype(np.float32),
+            "fc.bias": np.zeros(0, np.float32),
+        },
         masks={0: generator.random((2, 1, 2, 2)) < 0.5},
         selection=Selection(
             losses=(2.0, 1.0),
@@ -56,7 +59,12 @@ def a_state(number: int) -> ServerState:
 
 def an_update(value: float) -> Update:
     return Update(
-        values=np.full(3, value, np.float32), moments=np.zeros(2, np.float32), samples=5, seen=4, loss_sum=2.0, correct=1
+        values=np.full(3, value, np.float32),
+        moments=np.zeros(2, np.float32),
+        samples=5,
+        seen=4,
+        loss_sum=2.0,
+        correct=1,
     )
 
 
