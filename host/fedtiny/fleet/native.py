@@ -184,8 +184,12 @@ class NativeFleet:
         futures: dict[Future[tuple[Reply, ...] | NodeFailure], str] = {
             self._pool.submit(_serve, self._nodes[name], tasks): name for name, tasks in orders.items()
         }
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:  # the asker may stop listening
+            for future in futures:
+                future.cancel()
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)

@@ -1,0 +1,324 @@
+"""The `fedtiny` command. Everything heavy is imported where it is used, so that --help is quick."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar
+
+import typer
+
+from fedtiny_export.errors import ConfigError, FedtinyError
+
+if TYPE_CHECKING:
+    from fedtiny.experiment import Experiment
+    from fedtiny.progress import Display
+    from fedtiny.runfolder import RunFolder
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+WRONG = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="fedtiny",
+    help="A fleet of microcontrollers trains one tiny, sparse model together.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/fashion-mini-s0-1.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+def command(function: Callable[P, R]) -> Callable[P, R]:
+    """A command whose errors are one message and exit code 2, and whose Ctrl-C is exit code 130."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except FedtinyError as error:
+            _say(f"fedtiny: {error}")
+            raise typer.Exit(WRONG) from None
+        except KeyboardInterrupt:
+            _say("fedtiny: stopped")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:  # the reader of a pipe has seen enough
+            sys.stderr.close()
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from fedtiny import __version__
+
+        typer.echo(f"fedtiny {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+@app.command("run")
+@command
+def run_(
+    source: Annotated[
+        str | None, typer.Argument(metavar="PRESET | FILE.toml", help="What to run.", show_default="fashion-mini")
+    ] = None,
+    fleet: Annotated[str | None, typer.Option(help="native (the C core) or simulated (torch).")] = None,
+    nodes: Annotated[int | None, typer.Option(help="Nodes that train.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Federated rounds.")] = None,
+    density: Annotated[float | None, typer.Option(help="Share of all weights that live, 0 < density <= 1.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything drawn at random.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the data set's files.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any setting; may be repeated.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder, a new one.", show_default="runs/PRESET-sSEED-N")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a stopped run.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model on a fleet of nodes and write the run's folder: report, result.json, model in ONNX and as a blob.
+
+    [bold]fedtiny run[/] · [bold]fedtiny run spar-watch --rounds 40[/] · [bold]fedtiny run mine.toml -s train.lr=0.05[/]
+    """
+    flags = {
+        "fleet.kind": fleet,
+        "fleet.nodes": nodes,
+        "train.rounds": rounds,
+        "pruning.density": density,
+        "seed": seed,
+        "data.data_dir": None if data_dir is None else str(data_dir),
+    }
+    overrides = {key: value for key, value in flags.items() if value is not None}
+    if resume is not None:
+        if source is not None or out is not None:
+            raise ConfigError("--resume goes on with a run's own settings and folder: leave out the preset and --out.")
+        _go_on(resume, overrides, setting or [], as_json=as_json)
+    else:
+        _begin(source or "fashion-mini", overrides, setting or [], out, as_json=as_json)
+
+
+@app.command()
+@command
+def report(run: Run, as_json: AsJson = False) -> None:
+    """Write a run's report.html anew and print what the run came to.
+
+    [bold]fedtiny report runs/fashion-mini-s0-1[/]
+    """
+    from fedtiny.report import write_report
+    from fedtiny.runfolder import RunFolder
+
+    folder = RunFolder.open(run)
+    result = folder.result()
+    path = write_report(folder.path)
+    if as_json:
+        _print_json(result | {"report": str(path)})
+        return
+    from fedtiny.progress import print_summary
+
+    print_summary(result, folder.path)
+
+
+@app.command()
+@command
+def export(
+    run: Run,
+    to: Annotated[Literal["onnx", "ftm", "c"], typer.Option(help="ONNX, a node's blob, or C that wraps the blob.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write; for C a folder.", show_default="./NAME.onnx, ./NAME.ftm, ./NAME/"),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over files that exist.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's model for use elsewhere.
+
+    [bold]fedtiny export RUN --to c --out firmware/model[/]
+    """
+    from fedtiny.runfolder import BLOB, ONNX, RunFolder
+
+    folder = RunFolder.open(run)
+    if to == "c":
+        files = _c_files(folder)
+        target = out or Path(folder.run_id)
+    else:
+        target = out or Path(f"{folder.run_id}.{to}")
+        files = {target.name: folder.read(ONNX if to == "onnx" else BLOB)}
+        target = target.parent
+    written = [target / name for name in files]
+    there = [str(path) for path in written if path.exists()]
+    if there and not force:
+        raise ConfigError(f"{', '.join(there)} exists already. Choose another --out, or write over it with --force.")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for path, data in zip(written, files.values(), strict=True):
+            path.write_bytes(data)
+    except OSError as error:
+        raise ConfigError(f"cannot write to {target}: {error.strerror}. Choose another --out.") from None
+    if as_json:
+        _print_json({"run_id": folder.run_id, "to": to, "files": [str(path) for path in written]})
+    else:
+        for path in written:
+            typer.echo(f"{path}  {path.stat().st_size:,} bytes")
+
+
+@app.command("eval")
+@command
+def eval_(
+    run: Run,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the data set's files.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a run's model on the test samples, on a native node and in ONNX Runtime, and compare them.
+
+    [bold]fedtiny eval runs/fashion-mini-s0-1[/]
+    """
+    from fedtiny.config import load_config
+    from fedtiny.result import evaluate_saved
+    from fedtiny.runfolder import BLOB, CONFIG, ONNX, RunFolder
+
+    folder = RunFolder.open(run)
+    config = load_config(folder.file(CONFIG), {} if data_dir is None else {"data.data_dir": str(data_dir)})
+    outcome = evaluate_saved(folder.read(BLOB), folder.read(ONNX), config)
+    if as_json:
+        _print_json({"run_id": folder.run_id, **outcome})
+        return
+    from fedtiny.progress import print_evaluation
+
+    print_evaluation(outcome)
+
+
+@app.command("presets")
+@command
+def presets_(as_json: AsJson = False) -> None:
+    """List the presets that ship, with the command that runs each."""
+    from fedtiny.config import presets
+
+    found = presets()
+    if as_json:
+        _print_json({"presets": [{"name": n, "title": t, "command": f"fedtiny run {n}"} for n, t in found.items()]})
+        return
+    from fedtiny.progress import print_presets
+
+    print_presets(found)
+
+
+def _begin(source: str, flags: dict[str, Any], settings: list[str], out: Path | None, *, as_json: bool) -> None:
+    from fedtiny.config import load_config, parse_override, to_toml
+    from fedtiny.experiment import Experiment
+    from fedtiny.journal import SqliteJournal
+    from fedtiny.progress import Display
+    from fedtiny.runfolder import CONFIG, JOURNAL, RunFolder
+
+    config = load_config(source, dict(map(parse_override, settings)) | flags)
+    folder = RunFolder.create(out) if out is not None else RunFolder.fresh(f"{config.name}-s{config.seed}")
+    began = False
+    try:
+        folder.write(CONFIG, to_toml(config))
+        with SqliteJournal(folder.file(JOURNAL)) as journal, Display(config, live=_live(as_json)) as display:
+            try:
+                experiment = Experiment(config, journal=journal, watch=display.phase, listen=display.heard)
+                _drive(experiment, folder, display, as_json=as_json)
+            finally:
+                began = bool(journal.rows)
+    finally:
+        if not began:
+            folder.discard()
+
+
+def _go_on(run: Path, flags: dict[str, Any], settings: list[str], *, as_json: bool) -> None:
+    from fedtiny.config import load_config, parse_override
+    from fedtiny.experiment import Experiment, resume
+    from fedtiny.progress import Display
+    from fedtiny.runfolder import CONFIG, RunFolder
+
+    folder = RunFolder.open(run)
+    config = load_config(folder.file(CONFIG), dict(map(parse_override, settings)) | flags)
+    with resume(folder, config) as journal, Display(config, live=_live(as_json)) as display:
+        experiment = Experiment(config, journal=journal, watch=display.phase, listen=display.heard)
+        _drive(experiment, folder, display, as_json=as_json)
+
+
+def _drive(experiment: Experiment, folder: RunFolder, display: Display, *, as_json: bool) -> None:
+    """All rounds, then the folder's files; a stop leaves the run as it is after its last finished round."""
+    from fedtiny.progress import print_summary
+    from fedtiny.runfolder import METRICS
+
+    with experiment:
+        try:
+            experiment.prepare()
+            display.prepared(experiment.selection, experiment.rows)
+            for record in experiment:
+                display.round(record)
+                folder.write_lines(METRICS, experiment.rows)
+        except (KeyboardInterrupt, FedtinyError) as stop:
+            display.close()
+            if experiment.began:
+                experiment.stop()
+                experiment.save(folder)
+                _say(_stopped(folder, experiment, by_hand=isinstance(stop, KeyboardInterrupt)))
+            raise
+        display.phase("report")
+        result = experiment.save(folder)
+    display.close()
+    if as_json:
+        _print_json(result)
+    else:
+        print_summary(result, folder.path)
+
+
+def _stopped(folder: RunFolder, experiment: Experiment, *, by_hand: bool) -> str:
+    done = len(experiment.rows)
+    why = "Stopped" if by_hand else "The run cannot go on"
+    return (
+        f"{why} after {done} of {experiment.config.train.rounds} rounds; all of them are kept.\n"
+        f"  what is there: fedtiny report {folder.path}\n"
+        f"  go on:         fedtiny run --resume {folder.path}"
+    )
+
+
+def _c_files(folder: RunFolder) -> dict[str, bytes]:
+    import re
+
+    from fedtiny.runfolder import BLOB
+    from fedtiny_export import to_c
+    from fedtiny_export.core import NodeConfig, plan
+
+    blob = folder.read(BLOB)
+    name = re.sub(r"\W", "_", folder.run_id)
+    name = name if name[:1].isalpha() else f"model_{name}"
+    arena = plan(blob, NodeConfig(modes=("infer",))).peak
+    return {file: text.encode() for file, text in to_c(blob, name, arena).items()}
+
+
+def _live(as_json: bool) -> bool:
+    return sys.stderr.isatty() and not as_json
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

@@ -1,0 +1,338 @@
+"""One experiment from settings to result: data, split, model, pre-training, fleet and server put together.
+
+with Experiment(load_config("fashion-mini")) as experiment:
+    for record in experiment:
+        print(record.round, record.accuracy)
+    experiment.save("runs/mine")
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from fedtiny.config import Config, keys, load_config, to_toml, value_of
+from fedtiny.federation.records import Event, RoundRecord, Selection
+from fedtiny.federation.server import Server, ServerSettings, ignore
+from fedtiny.federation.tasks import Fleet, NodeFailure, NodeReport, PutData, Report
+from fedtiny.journal import SqliteJournal
+from fedtiny.pruning import FedAvg, FedTiny, Method
+from fedtiny.runfolder import BLOB, CARD, CONFIG, JOURNAL, METRICS, ONNX, REPORT, RESULT, RunFolder
+from fedtiny_export.errors import ConfigError, FleetError
+from fedtiny_export.graph import Bits
+from fedtiny_export.model import Model
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedtiny.data import Dataset, Shard
+    from fedtiny.data.dataset import I64
+
+
+_FREE = ("name", "title", "data.data_dir", "fleet.kind", "fleet.workers", "fleet.device", "train.", "run.")
+"""What may change when a run goes on."""
+
+
+def silent(phase: str) -> None:
+    """A watcher that does not watch."""
+
+
+class Experiment:
+    """A run that its user drives: iterating yields a RoundRecord for each round as it is done.
+
+    `module` and `dataset` take the place of the model and the data set that the settings name. `journal`: where the run
+    is kept; one that already holds rounds is gone on with. `watch` hears of phases before the first round ("data",
+    "model", "pre-training", "fleet", "selection"), `listen` of every node's answer.
+
+    The constructor checks data, split and model and raises FedtinyError; the fleet is opened by `prepare`, which the
+    first round calls if nobody did.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        module: torch.nn.Module | None = None,
+        dataset: Dataset | None = None,
+        journal: SqliteJournal | None = None,
+        watch: Callable[[str], None] = silent,
+        listen: Callable[[Event], None] = ignore,
+    ) -> None:
+        from fedtiny.data import load_dataset, make_shards, public_split
+
+        self.config = config
+        self._watch, self._listen = watch, listen
+        self._own_journal = journal is None
+        self._journal = journal or SqliteJournal()
+        self._fleet: Fleet | None = None
+        self._ended = False
+        self._server: Server | None = None
+        watch("data")
+        self.dataset = dataset or load_dataset(config.data.name, config.data.data_dir)
+        data = self.dataset
+        self._public, rest = public_split(data.y_train, per_class=config.pretrain.per_class, seed=config.seed)
+        shards = make_shards(data, self._dealt(rest))
+        self.shards = {f"node-{number:02d}": shard for number, shard in enumerate(shards, start=1)}
+        watch("model")
+        self._module = module if module is not None else self._built()
+        self.model_name = config.model.name if module is None else type(module).__name__
+
+    def __enter__(self) -> Experiment:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the fleet and, where it is the experiment's own, the journal."""
+        self._end_fleet()
+        if self._own_journal:
+            self._journal.close()
+
+    def stop(self) -> None:
+        """Ends the fleet and goes back to the state after the last finished round, which can then be saved."""
+        kept = self._journal.state
+        if self._server is None or kept is None:
+            raise ValueError("the run has not begun: there is nothing to stop")
+        self._end_fleet()
+        self._server.restore(kept)
+
+    def _end_fleet(self) -> None:
+        if self._fleet is not None and not self._ended:
+            self._fleet.close()
+            self._ended = True
+
+    @property
+    def began(self) -> bool:
+        """Whether a round was finished."""
+        return self._server is not None and bool(self.rows)
+
+    def __iter__(self) -> Iterator[RoundRecord]:
+        return self.server.rounds()
+
+    @property
+    def server(self) -> Server:
+        """The server, prepared."""
+        if self._server is None:
+            self.prepare()
+        assert self._server is not None
+        return self._server
+
+    @property
+    def selection(self) -> Selection | None:
+        """The candidates' losses and the chosen one; None where the method has no pool."""
+        return self.server.selection
+
+    @property
+    def model(self) -> Model:
+        """The model as it stands: dense arrays, 0 where masked."""
+        return self.server.model
+
+    @property
+    def masks(self) -> Mapping[str, Bits]:
+        """Live weights by layer name; dense layers have no entry."""
+        return self.server.masks
+
+    @property
+    def fleet(self) -> Fleet:
+        if self._fleet is None:
+            self.prepare()
+        assert self._fleet is not None
+        return self._fleet
+
+    def prepare(self) -> Selection | None:
+        """Pre-trains, opens the fleet, deals the data and has the nodes select; or goes on with the journal's run."""
+        began = time.perf_counter()
+        kept = self._journal.state
+        fleet = self._opened()
+        server = Server(
+            model=self._start(fresh=kept is None),
+            method=self._method(),
+            fleet=fleet,
+            settings=self._settings(),
+            evaluate=self._evaluate,
+            journal=self._journal,
+            listen=self._listen,
+        )
+        if kept is not None:
+            server.restore(kept)
+        else:
+            self._watch("selection" if self.config.pruning.method == "fedtiny" else "loading")
+            server.prepare()
+            self._journal.prepared(server.state())
+            self._journal.note("preparation_s", time.perf_counter() - began)
+        self._server = server
+        return server.selection
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The finished rounds as plain data: the lines of metrics.jsonl (docs/result.md)."""
+        return self._journal.rows
+
+    @property
+    def preparation_s(self) -> float:
+        return float(self._journal.noted("preparation_s") or 0.0)
+
+    def result(self, run_id: str = "") -> dict[str, Any]:
+        """result.json as plain data (docs/result.md). Runs the model in ONNX Runtime and on a native node as well."""
+        from fedtiny.result import build_result
+
+        return build_result(self, run_id=run_id)
+
+    def reports(self) -> dict[str, NodeReport]:
+        """What each node says about itself; nodes that do not answer are left out: all, once the fleet has ended."""
+        if self._ended:
+            return {}
+        answers = self.fleet.ask({node: [Report()] for node in self.fleet.nodes})
+        found = {node: reply for node, replies in answers if not isinstance(replies, NodeFailure) for reply in replies}
+        return {node: found[node] for node in self.fleet.nodes if isinstance(found.get(node), NodeReport)}  # type: ignore[misc]
+
+    def save(self, folder: str | Path | RunFolder) -> dict[str, Any]:
+        """Writes the run folder, a new one where a path is given, and returns result.json's content."""
+        from fedtiny.report import model_card, write_report
+        from fedtiny_export import to_onnx, write_blob
+
+        target = folder if isinstance(folder, RunFolder) else RunFolder.create(folder)
+        model = self.model
+        if not target.has(JOURNAL):
+            self._journal.copy_to(target.file(JOURNAL))
+        target.write(CONFIG, to_toml(self.config))
+        target.write_lines(METRICS, self.rows)
+        target.write(ONNX, to_onnx(model).SerializeToString())
+        target.write(BLOB, write_blob(model.graph, model.arrays, self.masks))
+        result = self.result(target.run_id) | {
+            "files": [CONFIG, JOURNAL, METRICS, RESULT, ONNX, BLOB, REPORT, CARD],
+        }
+        target.write_json(RESULT, result)
+        target.write(CARD, model_card(result))
+        write_report(target.path)
+        return result
+
+    def _dealt(self, rest: I64) -> list[I64]:
+        """Each node's positions in the training part: those of `rest` dealt out."""
+        from fedtiny.data import split
+
+        data, settings = self.dataset, self.config.data
+        parts = split(
+            data.y_train[rest],
+            None if data.user_train is None else data.user_train[rest],
+            nodes=self.config.fleet.nodes,
+            how=settings.split,
+            alpha=settings.alpha,
+            seed=self.config.seed,
+            class_names=data.class_names,
+        )
+        return [rest[part] for part in parts]
+
+    def _built(self) -> torch.nn.Module:
+        from fedtiny import models
+
+        settings = self.config.model
+        return models.build(
+            settings.name,
+            input_shape=self.dataset.input_shape,
+            classes=self.dataset.classes,
+            width=settings.width,
+            norm=settings.norm,
+            seed=self.config.seed,
+        )
+
+    def _start(self, *, fresh: bool) -> Model:
+        """The model that the server starts from; its numbers are about to be replaced where the run is no fresh one."""
+        from fedtiny.pretrain import pretrain
+        from fedtiny_export.torch_in import from_torch
+
+        settings = self.config.pretrain
+        if fresh and settings.epochs:
+            self._watch("pre-training")
+            pretrain(
+                self._module,
+                self.dataset.x_train[self._public],
+                self.dataset.y_train[self._public],
+                epochs=settings.epochs,
+                lr=settings.lr,
+                batch=settings.batch,
+                seed=self.config.seed,
+            )
+        return from_torch(self._module, self.dataset.input_shape)
+
+    def _opened(self) -> Fleet:
+        from fedtiny.fleet import open_fleet
+
+        if self._fleet is not None:
+            return self._fleet
+        self._watch("fleet")
+        settings = self.config.fleet
+        options: dict[str, Any] = {"workers": settings.workers or None}
+        if settings.kind == "simulated":
+            options["device"] = settings.device
+        self._fleet = fleet = open_fleet(settings.kind, tuple(self.shards), **options)
+        orders = {node: [_put(shard)] for node, shard in self.shards.items()}
+        lost = {node: answer for node, answer in fleet.ask(orders) if isinstance(answer, NodeFailure)}
+        if lost:
+            node, failure = next(iter(lost.items()))
+            raise FleetError(f"{len(lost)} of {len(self.shards)} nodes took no data; {node}: {failure.reason}")
+        return fleet
+
+    def _method(self) -> Method:
+        settings = self.config.pruning
+        if settings.method == "fedavg":
+            return FedAvg()
+        return FedTiny(**settings.model_dump(exclude={"method"}))
+
+    def _settings(self) -> ServerSettings:
+        train, run = self.config.train, self.config.run
+        return ServerSettings(
+            rounds=train.rounds,
+            epochs=train.local_epochs,
+            lr=train.lr,
+            momentum=train.momentum,
+            weight_decay=train.weight_decay,
+            lr_decay=train.lr_decay,
+            lr_final=train.lr_final,
+            micro_batch=train.micro_batch,
+            seed=self.config.seed,
+            quorum=run.quorum,
+            bn_refresh=run.bn_refresh,
+        )
+
+    def _evaluate(self, model: Model) -> tuple[float, float]:
+        """Test loss (nats per sample) and accuracy."""
+        from fedtiny.result import loss_and_accuracy
+        from fedtiny_export.runtimes import torch_logits
+
+        return loss_and_accuracy(torch_logits(model, self.dataset.x_test), self.dataset.y_test)
+
+
+def resume(folder: RunFolder, config: Config) -> SqliteJournal:
+    """The journal of a stopped run, to go on with under these settings.
+
+    Raises ConfigError where there is nothing to go on with, and for settings that its rounds so far depend on.
+    """
+    before = load_config(folder.file(CONFIG))
+    changed = [key for key in keys() if value_of(config, key) != value_of(before, key) and not key.startswith(_FREE)]
+    if changed:
+        raise ConfigError(
+            f"{folder.path} cannot go on with another {', '.join(changed)}: its rounds so far depend on it. "
+            f"Start a new run."
+        )
+    if not folder.has(JOURNAL):
+        raise ConfigError(f"{folder.path} has no {JOURNAL}: nothing to go on with. Start a new run.")
+    journal = SqliteJournal(folder.file(JOURNAL))
+    state = journal.state
+    if state is not None and state.round < config.train.rounds:
+        return journal
+    journal.close()
+    if state is None:
+        raise ConfigError(f"{folder.path} stopped before its first round. Start a new run.")
+    raise ConfigError(
+        f"{folder.path} has all its {config.train.rounds} rounds. Look at it: fedtiny report {folder.path}; "
+        f"or give it more: -s train.rounds={2 * config.train.rounds}"
+    )
+
+
+def _put(shard: Shard) -> PutData:
+    return PutData(x=shard.x, y=shard.y, dev_count=shard.dev_count)

@@ -1,0 +1,161 @@
+"""What a terminal shows: a run as it goes, and what it came to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from fedtiny.config import Config
+    from fedtiny.federation.records import Event, RoundRecord, Selection
+
+PHASES = {
+    "data": "reading data",
+    "model": "building the model",
+    "fleet": "opening the fleet",
+    "pre-training": "server pre-trains",
+    "selection": "nodes try the candidates",
+    "loading": "nodes load the model",
+    "report": "writing the report",
+}
+
+
+class TimeLeft(TimeRemainingColumn):
+    """Only of the rounds: a phase is over before it could be told."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.fields["timed"] else Text()
+
+
+class Display:
+    """A live display on standard error; silent where `live` is off."""
+
+    def __init__(self, config: Config, *, live: bool) -> None:
+        self._config = config
+        self._console = Console(stderr=True, quiet=not live, highlight=False)
+        self._bytes = 0
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeLeft(compact=True),
+            console=self._console,
+            transient=True,
+            disable=not live,
+        )
+        self._rounds = self._progress.add_task(
+            "rounds", total=config.train.rounds, figures="", timed=True, visible=False
+        )
+        self._nodes = self._progress.add_task("", total=None, figures="", timed=False)
+
+    def __enter__(self) -> Display:
+        config = self._config
+        dense = config.pruning.method == "fedavg"
+        method = config.pruning.method + ("" if dense else f" at density {config.pruning.density:g}")
+        self._console.print(
+            f"[bold]{config.name}[/]: {method}, {config.fleet.nodes} {config.fleet.kind} nodes, seed {config.seed}"
+        )
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._progress.stop()
+
+    def phase(self, name: str) -> None:
+        self._progress.update(self._nodes, description=PHASES.get(name, name), total=None, completed=0)
+
+    def heard(self, event: Event) -> None:
+        """One node's answer."""
+        if event.phase != "select" and event.round:
+            self._progress.update(self._nodes, description=f"nodes {event.phase}")
+        self._progress.update(self._nodes, total=event.asked, completed=event.done)
+        if event.problem is not None:
+            self._console.print(f"[yellow]round {event.round}: {event.node} left out:[/] {event.problem}")
+
+    def prepared(self, selection: Selection | None, rows: list[dict[str, Any]]) -> None:
+        if selection is not None:
+            losses = ", ".join(f"{loss:.3f}" for loss in sorted(selection.losses)[:3])
+            self._console.print(
+                f"candidate {selection.chosen + 1} of {selection.count} chosen by its loss (smallest: {losses})"
+            )
+        self._bytes = sum(row["bytes_down"] + row["bytes_up"] for row in rows)
+        self._progress.update(self._rounds, visible=True, completed=len(rows))
+
+    def round(self, record: RoundRecord) -> None:
+        self._bytes += record.bytes_down + record.bytes_up
+        figures = f"accuracy {record.accuracy:.1%}  density {record.density:.3f}  moved {size(self._bytes)}"
+        self._progress.update(self._rounds, completed=record.round, figures=figures)
+        if record.adjustment is not None:
+            change = record.adjustment
+            moved = f"{change.pruned} weights pruned, {change.grown} grown"
+            self._console.print(f"[dim]round {change.round}, block {change.block}: {moved}[/]")
+
+
+def print_summary(result: dict[str, Any], folder: Path) -> None:
+    """What a run came to, for people."""
+    moved, memory, candidates = result["bytes"], result["memory"], result["candidates"]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    unfinished = "" if result["state"] == "finished" else f" of {result['rounds_planned']} ({result['state']})"
+    table.add_row("run", f"{result['run_id']}: {result['method']}, {result['fleet']} fleet")
+    table.add_row("rounds", f"{result['rounds']}{unfinished}, {result['nodes']} nodes, {result['wall_s']:.1f} s")
+    if result["accuracy"] is not None:
+        table.add_row("accuracy", f"{result['accuracy']:.1%} on the test samples, loss {result['loss']:.3f}")
+    table.add_row("density", f"{result['density_actual']:.4f} (target {result['density_target']:g})")
+    if candidates["count"]:
+        table.add_row("candidates", f"{candidates['count']}, number {candidates['chosen'] + 1} chosen")
+    exchanged = sum(change["pruned"] for change in result["adjustments"])
+    if exchanged:
+        table.add_row("adjustments", f"{len(result['adjustments'])}, {exchanged:,} weights exchanged")
+    total = moved["down"] + moved["up"]
+    share = f", {total / moved['dense_fedavg']:.1%} of dense FedAvg" if moved["dense_fedavg"] else ""
+    table.add_row("moved", f"{size(moved['down'])} down, {size(moved['up'])} up{share}")
+    if memory["plan_bytes"] is not None:
+        table.add_row("memory", f"{size(memory['plan_bytes'])} a node")
+    table.add_row("operations", f"{result['flops']['ratio_to_dense']:.1%} of dense training, the costliest round")
+    if result["failures"] or result["rejections"]:
+        table.add_row("left out", f"{len(result['failures'])} failures, {len(result['rejections'])} rejected updates")
+    table.add_row("model", f"{size(result['model_bytes'])}, sha256 {result['model_sha256'][:16]}…")
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def print_evaluation(outcome: dict[str, Any]) -> None:
+    """What `fedtiny eval` found."""
+    console = Console(highlight=False)
+    console.print(
+        f"{outcome['samples']} test samples of {outcome['dataset']}\n"
+        f"native node   {outcome['node']['accuracy']:.2%}  loss {outcome['node']['loss']:.4f}\n"
+        f"ONNX Runtime  {outcome['onnxruntime']['accuracy']:.2%}  loss {outcome['onnxruntime']['loss']:.4f}\n"
+        f"the same class on {outcome['agreement']:.2%}, logits differ by at most {outcome['max_abs']:.2g}"
+    )
+
+
+def print_presets(found: dict[str, str]) -> None:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("command", no_wrap=True)
+    table.add_column("what it is")
+    for name, title in found.items():
+        table.add_row(f"fedtiny run {name}", title)
+    Console(highlight=False).print(table)
+
+
+def size(count: float) -> str:
+    """Bytes for people: 1.2 MB (powers of 1000)."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"

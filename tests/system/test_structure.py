@@ -1,0 +1,209 @@
+"""The arrows of DESIGN.md: which part may know which, by the syntax tree of Python and the include lines of C."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = {"fedtiny": ROOT / "host" / "fedtiny", "fedtiny_export": ROOT / "export" / "fedtiny_export"}
+
+# A part of fedtiny, and the parts it may import. What stands alone in host/fedtiny is a part by its own name.
+ALLOWED = {
+    "data": set[str](),
+    "models": set[str](),
+    "pruning": set[str](),
+    "pretrain": {"data"},
+    "federation": {"pruning", "data"},
+    "fleet": {"federation", "pruning"},
+    "config": {"pruning"},
+    "runfolder": set[str](),
+    "journal": {"federation", "pruning"},
+    "report": {"runfolder"},
+    "result": {"federation", "fleet", "data", "config", "experiment"},
+    "experiment": {
+        "config", "data", "models", "pruning", "pretrain", "federation", "fleet",
+        "journal", "runfolder", "report", "result",
+    },
+    "progress": {"config", "federation"},
+    "__main__": {"cli"},
+    "cli": {"config", "experiment", "journal", "progress", "report", "result", "runfolder", "__init__"},
+    "__init__": {"config", "experiment"},
+}  # fmt: skip
+
+HEAVY = {"torch", "onnx", "onnxruntime"}
+QUICK = {"__init__", "cli", "config", "progress", "runfolder", "federation", "pruning", "data", "journal", "experiment"}
+
+# Lower knows nothing of higher: op <- train, bn, topk, mask <- node <- port.
+BASE = {"bytes", "num", "mask", "blob"}
+MIDDLE = {"plan", "net", "train", "bn", "topk"}
+
+
+def imports(source: str, module: str, *, everywhere: bool = True) -> set[str]:
+    """Full names of what a module imports; outside of functions and TYPE_CHECKING blocks only, if not `everywhere`."""
+    found: set[str] = set()
+    for node in _statements(ast.parse(source), everywhere=everywhere):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parent = module.split(".")[: -node.level]
+                base = ".".join([*parent, base]).rstrip(".")
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+    return found
+
+
+def _statements(tree: ast.AST, *, everywhere: bool) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        lazy = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        typing = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+        if everywhere or not (lazy or typing):
+            yield node
+            yield from _statements(node, everywhere=everywhere)
+
+
+def part_of(module: str) -> str:
+    """fedtiny.fleet.native -> fleet; fedtiny -> __init__."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def wrong_imports(module: str, source: str) -> list[str]:
+    """Arrows of one module that run the wrong way."""
+    wrong = []
+    for name in sorted(imports(source, module)):
+        package = name.partition(".")[0]
+        if module.partition(".")[0] == "fedtiny_export":
+            if package == "fedtiny":
+                wrong.append(f"{module} imports {name}")
+            continue
+        if package != "fedtiny":
+            continue
+        source_part, target = part_of(module), name.split(".")[1] if "." in name else "__init__"
+        target = target if target in ALLOWED else "__init__"  # a name of the package itself
+        if source_part not in ALLOWED:
+            wrong.append(f"{module} is in no known part: add {source_part} to ALLOWED here and to DESIGN.md")
+        elif target != source_part and target not in ALLOWED[source_part]:
+            wrong.append(f"{module} imports {name}")
+    return wrong
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = []
+    for package, folder in PACKAGES.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            found.append((".".join([package, *(p for p in parts if p != "__init__")]), path))
+    return found
+
+
+def wrong_includes(path: str, source: str) -> list[str]:
+    """Includes of one C file (path from firmware/) that run the wrong way."""
+    wrong = []
+    level = _level(path)
+    for name in re.findall(r'^\s*#\s*include\s+"([^"]+)"', source, re.MULTILINE):
+        stem = Path(name).stem
+        if level == "port":
+            if _level_of_header(name) not in ("public", "port"):
+                wrong.append(f"{path} includes {name}: a port knows only fedtiny.h and itself")
+            continue
+        target = _level_of_header(name)
+        order = ["public", "base", "op", "middle", "node"]
+        if target == "port" or (target != "public" and order.index(target) > order.index(level)):
+            wrong.append(f"{path} includes {name}")
+        if stem == "node":
+            wrong.append(f"{path} includes {name}: nothing stands on a node but a port")
+    return wrong
+
+
+def _level(path: str) -> str:
+    if path.startswith("port/"):
+        return "port"
+    if path.startswith("src/op/"):
+        return "op"
+    stem = Path(path).stem
+    return "base" if stem in BASE else "middle" if stem in MIDDLE else "node"
+
+
+def _level_of_header(name: str) -> str:
+    stem = Path(name).stem
+    if stem == "fedtiny":
+        return "public"
+    if stem in BASE:
+        return "base"
+    if stem in MIDDLE:
+        return "middle"
+    if any((ROOT / "firmware" / "src" / "op").glob(f"{stem}.h")):
+        return "op"
+    return "node" if stem == "node" else "port"
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=[name for name, _ in modules()])
+def test_python_imports_follow_the_arrows(module: str, path: Path) -> None:
+    assert wrong_imports(module, path.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=[name for name, _ in modules()])
+def test_what_starts_with_the_command_loads_nothing_heavy(module: str, path: Path) -> None:
+    if module.startswith("fedtiny_export") or part_of(module) not in QUICK:
+        return
+    heavy = {name.partition(".")[0] for name in imports(path.read_text("utf-8"), module, everywhere=False)} & HEAVY
+    assert heavy == set()
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "firmware").rglob("*.[ch]")), ids=lambda p: p.relative_to(ROOT / "firmware").as_posix()
+)
+def test_c_includes_follow_the_arrows(path: Path) -> None:
+    assert wrong_includes(path.relative_to(ROOT / "firmware").as_posix(), path.read_text("utf-8")) == []
+
+
+def test_there_is_one_public_header() -> None:
+    assert [path.name for path in (ROOT / "firmware" / "include").rglob("*.h")] == ["fedtiny.h"]
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("fedtiny_export.blob", "from fedtiny.federation import tasks"),
+        ("fedtiny_export.blob", "def f():\n    import fedtiny.config"),
+        ("fedtiny.pruning.pool", "from fedtiny.federation.tasks import Load"),
+        ("fedtiny.pruning.pool", "from ..fleet import open_fleet"),
+        ("fedtiny.data.sets", "if True:\n    from fedtiny import cli"),
+        ("fedtiny.federation.server", "from fedtiny.fleet.native import NativeFleet"),
+        ("fedtiny.fleet.native", "import fedtiny.experiment"),
+        ("fedtiny.unheard_of", "from fedtiny.data import split"),
+    ],
+)
+def test_a_wrong_import_is_caught(module: str, source: str) -> None:
+    assert wrong_imports(module, source) != []
+
+
+def test_a_right_import_is_not_caught() -> None:
+    assert wrong_imports("fedtiny.fleet.native", "from fedtiny.federation.tasks import Load\nimport numpy") == []
+    assert wrong_imports("fedtiny.pruning.pool", "from .density import kept\nfrom fedtiny_export import Graph") == []
+
+
+def test_a_heavy_import_is_caught_only_where_it_costs_the_start() -> None:
+    assert "torch" in imports("import torch", "fedtiny.cli", everywhere=False)
+    assert imports("def f():\n    import torch", "fedtiny.cli", everywhere=False) == set()
+    assert "torch" in imports("class A:\n    import torch", "fedtiny.cli", everywhere=False)
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("src/op/conv.c", '#include "../train.h"'),
+        ("src/op/conv.c", '#include "plan.h"'),
+        ("src/mask.c", '#include "op/conv.h"'),
+        ("src/train.c", '#include "node.h"'),
+        ("src/net.c", '#include "samples.h"'),
+        ("port/posix/main.c", '#include "../../src/net.h"'),
+    ],
+)
+def test_a_wrong_include_is_caught(path: str, source: str) -> None:
+    assert wrong_includes(path, source) != []
