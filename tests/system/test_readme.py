@@ -1,0 +1,30 @@
+"""The README's figures are those of the file that its command writes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_table_of_densities_is_the_file_that_its_script_wrote() -> None:
+    spec = importlib.util.spec_from_file_location("density_table", ROOT / "scripts/density_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    figures = json.loads((ROOT / script.FIGURES).read_text())
+    table = script.markdown(figures["rows"])
+    assert table in (ROOT / "README.md").read_text()
+    assert [row["density"] for row in figures["rows"]][:5] == [script.DENSE, "0.2", "0.1", "0.05", "0.02"]
+    assert all(len(row["accuracy"]) >= 3 for row in figures["rows"])
+
+
+def test_every_link_of_the_documents_leads_somewhere() -> None:
+    import re
+
+    for document in [ROOT / "README.md", ROOT / "DESIGN.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
+            assert target.startswith("http") or (document.parent / target).exists(), f"{document.name}: {target}"
