@@ -21,6 +21,8 @@ ALLOWED = {
     "federation": {"pruning", "data"},
     "fleet": {"federation", "pruning"},
     "config": {"pruning"},
+    "boards": set[str](),
+    "emulation": {"boards"},
     "runfolder": set[str](),
     "journal": {"federation", "pruning"},
     "report": {"runfolder"},

@@ -1,0 +1,7 @@
+/* What the core takes of <math.h>, for toolchains that come without a C library. */
+#ifndef FT_FREESTANDING_MATH_H
+#define FT_FREESTANDING_MATH_H
+
+float sqrtf(float x);
+
+#endif
