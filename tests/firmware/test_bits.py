@@ -1,81 +1,173 @@
-"""The same bits from every build: plain C without optimisation, the vector build, another compiler."""
+"""The same bits everywhere: one script of everything a node does, on this computer and on each emulated board.
+
+A digest covers weights, moments, losses, top-K gradients and logits of 50 training steps with a mask change between.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import subprocess
-import sys
+import struct
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
-FIRMWARE = ROOT / "firmware"
-PLAIN = [
-    *sorted((FIRMWARE / "src").glob("*.c")),
-    *sorted((FIRMWARE / "src/op").glob("*.c")),
-    FIRMWARE / "port/posix/samples.c",
+from fedtiny.boards import Board, load_board
+from fedtiny.emulation import build, core_sources, missing_packages, run
+from fedtiny_export.blob import write_blob
+from fedtiny_export.core import NORMS, CoreNode
+from fedtiny_export.masks import EncodedMask, Encoding
+
+from .nets import NETS, make, node_of, random_masks, random_samples
+
+PROGRAM = [Path(__file__).parent / "target" / name for name in ("bits.c", "sha256.c")]
+SAMPLES, DEV, LAYER, TOPK, INFERS, MICRO_BATCH = 20, 7, 1, 10, 3, 4
+TASK = {"epochs": 5, "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
+
+
+class Case(NamedTuple):
+    net: str
+    norm: str
+
+    @property
+    def file(self) -> str:
+        return "-".join([*self.net.replace(",", "").split(), self.norm])
+
+
+CASES = [Case(net, norm) for net in NETS for norm in (("batch", "frozen") if "batch norm" in net else ("batch",))]
+CASES.append(Case("residual", "frozen"))
+# where floating point is a library's and slow: each kind of norm, and both kinds of convolution
+FEW = [
+    Case("residual", "batch"),
+    Case("residual", "frozen"),
+    Case("group norm", "batch"),
+    Case("depthwise", "batch"),
 ]
-PLAIN = [path for path in PLAIN if path.name != "taps_vector.c"]
 
 
-def digest() -> str:
-    """SHA-256 of weights, moments and scores after 50 steps with a mask change in the middle, of three nets."""
-    from fedtiny_export.masks import encode_mask
-
-    from .nets import make, node_of, random_masks, random_samples
-
+def host_digest(case: Case) -> str:
+    """The script of target/bits.c through the library that is installed here."""
+    _, model = make(case.net)
+    masks = random_masks(model, 0.3)
+    node = node_of(model, masks, micro_batch=MICRO_BATCH, norm=case.norm, topk_max=TOPK)
+    x, y = random_samples(SAMPLES, model.graph.classes)
+    node.set_samples(x, y, DEV)
     total = hashlib.sha256()
-    for name, norm in (("residual", "batch"), ("residual", "frozen"), ("group norm", "batch"), ("depthwise", "batch")):
-        _, model = make(name)
-        masks = random_masks(model, 0.3)
-        node = node_of(model, masks, micro_batch=4, norm=norm, topk_max=10)
-        x, y = random_samples(20, model.graph.classes)
-        node.set_samples(x, y, 7)
-        settings = {"epochs": 5, "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
-        node.train(seed=0, **settings)
-        indices, gradients = node.score(1, 10, batches=2, seed=0)
-        mask = masks[model.graph.layer_names[1]].ravel().copy()
-        mask[np.flatnonzero(mask)[0]] = False
-        mask[indices[0]] = True
-        values = node.values()
-        node.set_mask(1, encode_mask(mask))
-        node.set_values(values)
-        _, moments = node.train(seed=1, **settings)
-        tally = node.evaluate(1)
-        for part in (node.values(), moments, gradients, node.measure_bn(0)[0], np.float64(tally.loss_sum)):
+
+    def train(node: CoreNode, seed: int) -> None:
+        tally, moments = node.train(seed=seed, **TASK)
+        for part in (node.values(), moments, np.float64(tally.loss_sum)):
             total.update(part.tobytes())
+
+    train(node, 0)
+    indices, gradients = node.score(LAYER, TOPK, batches=2, seed=0)
+    for index, gradient in zip(indices, gradients, strict=True):
+        total.update(index.tobytes() + gradient.tobytes())
+    mask = masks[model.graph.layer_names[LAYER]].ravel().copy()
+    mask[np.flatnonzero(mask)[0]] = False
+    mask[indices[0]] = True
+    values = node.values()
+    node.set_mask(LAYER, EncodedMask(Encoding.BITMAP, bitmap(mask)))
+    node.set_values(values)
+    train(node, 1)
+    gradient, loss = node.gradient(1, MICRO_BATCH)
+    tally = node.evaluate(1)
+    parts = (gradient, np.float64(loss), node.measure_bn(0)[0], np.float64(tally.loss_sum), node.infer(x[:INFERS]))
+    for part in parts:
+        total.update(part.tobytes())
     return total.hexdigest()
 
 
-def digest_with(library: Path | None) -> str:
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
-    environment.pop("FEDTINY_CORE", None)
-    if library:
-        environment["FEDTINY_CORE"] = str(library)
-    script = "from tests.firmware.test_bits import digest; print(digest())"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
+def bitmap(mask: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> bytes:
+    return np.packbits(mask, bitorder="little").tobytes()
+
+
+def write_case(case: Case, folder: Path) -> None:
+    """The file that target/bits.c reads."""
+    _, model = make(case.net)
+    masks = random_masks(model, 0.3)
+    arrays = {name: array * masks[name] if name in masks else array for name, array in model.arrays.items()}
+    blob = write_blob(model.graph, arrays, masks)
+    mask = bitmap(masks[model.graph.layer_names[LAYER]].ravel())
+    x, y = random_samples(SAMPLES, model.graph.classes)
+    numbers = (NORMS[case.norm], MICRO_BATCH, SAMPLES, DEV, LAYER, TOPK, INFERS, len(blob), len(mask), 0)
+    parts = (struct.pack("<10I", *numbers), blob, mask, x.tobytes(), y.tobytes())
+    (folder / case.file).write_bytes(b"".join(part + bytes(-len(part) % 8) for part in parts))
 
 
 @pytest.fixture(scope="module")
-def installed() -> str:
-    return digest_with(None)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cases")
+    for case in CASES:
+        write_case(case, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, str]:
+    return {case.file: host_digest(case) for case in CASES}
+
+
+def digests(board: Board, elf: Path, folder: Path, cases: Sequence[Case]) -> dict[str, str]:
+    done = run(board, elf, arguments=[case.file for case in cases], folder=folder)
+    assert done.exit_code == 0, done.output
+    found = dict(line.split() for line in done.output.splitlines())
+    for case in FEW:
+        print(f"{board.name}: {case.file} {found[case.file]}")
+    return found
+
+
+def need(board: Board) -> None:
+    missing = missing_packages(board)
+    if missing:
+        pytest.skip(f"{board.name} needs {' '.join(missing)} (make setup says how to get them)")
 
 
 @pytest.mark.parametrize(
+    ("name", "optimise"),
+    [
+        ("qemu-netduinoplus2", "-O2"),
+        ("qemu-mps2-an386", "-Os"),
+        ("qemu-mps2-an500", "-O3"),
+        ("qemu-mps2-an505", "-O2"),
+        ("qemu-rv32", "-Os"),
+    ],
+)
+def test_a_board_gives_this_computers_bits(
+    name: str, optimise: str, folder: Path, expected: dict[str, str], tmp_path: Path
+) -> None:
+    board = load_board(name)
+    need(board)
+    sources = [*PROGRAM, *core_sources()]
+    elf = build(board, sources, out=tmp_path / "bits.elf", optimise=optimise, flags=["-Werror"])
+    cases = CASES if board.fpu != "none" else FEW
+    assert digests(board, elf, folder, cases) == {case.file: expected[case.file] for case in cases}
+
+
+def test_a_fused_multiply_add_would_be_noticed(folder: Path, expected: dict[str, str], tmp_path: Path) -> None:
+    board = load_board("qemu-netduinoplus2")
+    need(board)
+    flags = ["-ffp-contract=fast", "-std=gnu99"]
+    elf = build(board, [*PROGRAM, *core_sources()], out=tmp_path / "bits.elf", flags=flags)
+    found = digests(board, elf, folder, FEW)
+    assert all(found[case.file] != expected[case.file] for case in FEW)
+
+
+@pytest.mark.parametrize("taps", ["taps.c", "taps_vector.c"])
+@pytest.mark.parametrize(
     "command", [["gcc", "-O0"], ["gcc", "-O3", "-march=native"], ["clang", "-O3"]], ids=lambda c: " ".join(c)
 )
-def test_plain_c_gives_the_installed_cores_bits(command: list[str], installed: str, tmp_path: Path) -> None:
-    if not shutil.which(command[0]):
-        pytest.skip(f"no {command[0]} on this machine")
-    library = tmp_path / "core.so"
-    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-shared", "-fPIC"]
-    include = [f"-I{FIRMWARE / 'include'}", f"-I{FIRMWARE / 'port/posix'}"]
-    subprocess.run([*command, *flags, *include, "-o", library, *PLAIN, "-lm"], check=True)
-    assert digest_with(library) == installed
+def test_a_compiler_gives_the_installed_cores_bits(
+    command: list[str], taps: str, folder: Path, expected: dict[str, str], tmp_path: Path
+) -> None:
+    native = load_board("native")
+    compiler, optimise, *flags = command
+    board = native.model_copy(
+        update={"toolchain": native.toolchain.model_copy(update={"compiler": compiler, "packages": (compiler,)})}
+    )
+    need(board)
+    sources = [*PROGRAM, *core_sources(taps=taps)]
+    elf = build(board, sources, out=tmp_path / "bits", optimise=optimise, flags=["-Werror", "-Wno-psabi", *flags])
+    assert digests(board, elf, folder, CASES) == expected

@@ -6,7 +6,7 @@
 #include "../port.h"
 
 enum { OPEN = 0x01, CLOSE = 0x02, PRINT = 0x04, WRITE = 0x05, READ = 0x06, LENGTH = 0x0C, COMMAND_LINE = 0x15, EXIT = 0x20 };
-enum { MODE_READ = 1 /* rb */, MODE_WRITE = 5 /* wb */, REASON_EXIT = 0x20026, FAULT = 99, MAX_ARGUMENTS = 16 };
+enum { MODE_READ = 1 /* rb */, MODE_WRITE = 5 /* wb */, REASON_EXIT = 0x20026, FAULT = 99, MAX_ARGUMENTS = 64, LINE = 1024 };
 
 int main(int argc, char **argv);
 extern char link_memory_start[], link_memory_end[];
@@ -72,12 +72,14 @@ void semihosting_fault(void) { port_exit(FAULT); }
 
 void semihosting_run(void)
 {
-    static char line[512];
+    static char line[LINE];
     char *argv[MAX_ARGUMENTS + 1];
     int argc = 0;
     uintptr_t block[2] = {(uintptr_t)line, sizeof line};
-    if (semihosting_call(COMMAND_LINE, block) != 0)
+    if (semihosting_call(COMMAND_LINE, block) != 0) {
+        port_print("the port takes no longer command line\n");
         port_exit(FAULT);
+    }
     for (char *at = line; *at && argc < MAX_ARGUMENTS;) {
         argv[argc++] = at;
         while (*at && *at != ' ')
