@@ -34,11 +34,21 @@ class Outcome:
     instructions: int | None = None
 
 
-def core_sources(*, taps: str = "taps.c") -> list[Path]:
-    """The core's C files, with one of the variants of src/op/taps*.c."""
+def core_sources(variant: str = "") -> list[Path]:
+    """The core's sources. With a variant its files (x_<variant>.c, .S) stand in for the portable x.c.
+
+    Raises ConfigError for a variant that has no file.
+    """
     source = root() / "firmware" / "src"
-    files = [path for path in (*source.glob("*.c"), *source.glob("op/*.c")) if not path.name.startswith("taps")]
-    return [*sorted(files), source / "op" / taps]
+    files = sorted(path for path in (*source.rglob("*.c"), *source.rglob("*.S")))
+    stems = {path.stem for path in files}
+    portable = {stem for stem in stems if not any(stem.startswith(f"{other}_") for other in stems)}
+    variants = {stem.removeprefix(f"{other}_") for stem in stems for other in portable if stem.startswith(f"{other}_")}
+    if variant and variant not in variants:
+        raise ConfigError(f"the core has no variant '{variant}'. Choose one of {', '.join(sorted(variants))}.")
+    replaced = {stem for stem in portable if variant and f"{stem}_{variant}" in stems}
+    wanted = portable - replaced | {f"{stem}_{variant}" for stem in replaced}
+    return [path for path in files if path.stem in wanted]
 
 
 def missing_packages(board: Board) -> list[str]:

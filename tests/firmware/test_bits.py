@@ -155,12 +155,12 @@ def test_a_fused_multiply_add_would_be_noticed(folder: Path, expected: dict[str,
     assert all(found[case.file] != expected[case.file] for case in FEW)
 
 
-@pytest.mark.parametrize("taps", ["taps.c", "taps_vector.c"])
+@pytest.mark.parametrize("variant", ["", "vector"])
 @pytest.mark.parametrize(
     "command", [["gcc", "-O0"], ["gcc", "-O3", "-march=native"], ["clang", "-O3"]], ids=lambda c: " ".join(c)
 )
 def test_a_compiler_gives_the_installed_cores_bits(
-    command: list[str], taps: str, folder: Path, expected: dict[str, str], tmp_path: Path
+    command: list[str], variant: str, folder: Path, expected: dict[str, str], tmp_path: Path
 ) -> None:
     native = load_board("native")
     compiler, optimise, *flags = command
@@ -168,6 +168,6 @@ def test_a_compiler_gives_the_installed_cores_bits(
         update={"toolchain": native.toolchain.model_copy(update={"compiler": compiler, "packages": (compiler,)})}
     )
     need(board)
-    sources = [*PROGRAM, *core_sources(taps=taps)]
+    sources = [*PROGRAM, *core_sources(variant)]
     elf = build(board, sources, out=tmp_path / "bits", optimise=optimise, flags=["-Werror", "-Wno-psabi", *flags])
     assert digests(board, elf, folder, CASES) == expected

@@ -1,0 +1,65 @@
+"""What the compiled core asks of a system and what it keeps: no memory but the caller's, no input or output."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fedtiny.boards import Board, load_board
+from fedtiny.emulation import compile_command, core_sources, missing_packages
+
+# What needs no system: a C library's string.h, a root, and the compiler's own arithmetic (double, 64-bit integers).
+FREESTANDING = re.compile(r"mem(cpy|set|move|cmp)|sqrtf|__aeabi_\w+|__[a-z]+(si|di|sf|df)[a-z]*[23]?")
+
+
+def compiled(board: Board, folder: Path, *, optimise: str) -> list[Path]:
+    missing = missing_packages(board)
+    if missing:
+        pytest.skip(f"{board.name} needs {' '.join(missing)} (make setup says how to get them)")
+    objects = []
+    for source in core_sources():
+        objects.append(folder / f"{source.stem}.o")
+        command = [*compile_command(board, optimise=optimise), "-c", str(source), "-o", str(objects[-1])]
+        subprocess.run(command, check=True)
+    return objects
+
+
+def tool(board: Board, name: str, *arguments: str | Path) -> list[str]:
+    command = [board.toolchain.prefix + name, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+@pytest.mark.parametrize("name", ["qemu-netduinoplus2", "qemu-rv32"])
+def test_the_core_calls_no_system_and_owns_no_memory(name: str, tmp_path: Path) -> None:
+    board = load_board(name)
+    objects = compiled(board, tmp_path, optimise="-Os")
+    symbols = symbols_of(board, objects)
+    assert [symbol for kind, symbol in symbols if kind in "BbDdCGgSs"] == []
+    defined = {symbol for kind, symbol in symbols if kind in "Tt"}
+    outside = {symbol for kind, symbol in symbols if kind in "Uwv"} - defined
+    assert {symbol for symbol in outside if not FREESTANDING.fullmatch(symbol)} == set()
+    assert {
+        symbol for kind, symbol in symbols if kind.isupper() and kind != "U" and not symbol.startswith("ft_")
+    } == set()
+
+
+def symbols_of(board: Board, objects: list[Path]) -> list[tuple[str, str]]:
+    lines = [line.split() for line in tool(board, "nm", *objects)]
+    return [(words[-2], words[-1]) for words in lines if len(words) >= 2]
+
+
+def test_the_core_fits_the_flash_of_a_node(tmp_path: Path) -> None:
+    """48 KiB is what a node that trains may take, its wire included: the core alone must leave room."""
+    board = load_board("qemu-netduinoplus2")
+    objects = compiled(board, tmp_path, optimise="-Os")
+    total = 0
+    for line in tool(board, "size", *objects)[1:]:
+        text, data, bss, *_, path = line.split()
+        print(f"{Path(path).stem:12} {int(text):6} bytes of flash")
+        assert (int(data), int(bss)) == (0, 0)
+        total += int(text)
+    print(f"{'core':12} {total:6} bytes of flash")
+    assert total <= 40 * 1024
