@@ -184,7 +184,7 @@ def _raise_if_failed(program: str, said: str) -> None:
     """An emulator's exit code is the program's, so what it says decides; it warns of things that do not matter here."""
     errors = [line for line in said.splitlines() if line.strip() and "warning:" not in line]
     if errors:
-        raise FleetError(f"{program} failed: {' '.join(errors)[-500:]}. Is it version 7.2 or newer?")
+        raise FleetError(f"{program} failed: {' '.join(errors)[:300]}. Is it version 7.2 or newer?")
 
 
 def _counter_defines(board: Board) -> dict[str, str]:

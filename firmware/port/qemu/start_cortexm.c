@@ -25,11 +25,13 @@ void start_reset(void)
     semihosting_run();
 }
 
+/* On a fresh stack: the old one may be what faulted. */
+__attribute__((naked)) static void fault(void) { __asm__ volatile("ldr sp, =link_stack_end\n\tb semihosting_fault"); }
+
 /* Stack, reset, then every system exception. */
 typedef void (*handler)(void);
 __attribute__((section(".vectors"), used)) static const struct {
     uint32_t *stack;
     handler entry[15];
-} vectors = {link_stack_end, {start_reset,       semihosting_fault, semihosting_fault, semihosting_fault, semihosting_fault,
-                              semihosting_fault, semihosting_fault, semihosting_fault, semihosting_fault, semihosting_fault,
-                              semihosting_fault, semihosting_fault, semihosting_fault, semihosting_fault, semihosting_fault}};
+} vectors = {link_stack_end, {start_reset, fault, fault, fault, fault, fault, fault, fault, fault, fault, fault, fault, fault,
+                              fault, fault}};
