@@ -6,13 +6,13 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt $(shell find firmware/CMakeLists.txt firmware/include firmware/src firmware/port -name 'CMakeLists.txt' -o -name '*.[ch]')
 STAMP := $(VENV)/.fedtiny-ready
 
-.PHONY: run test lint check setup clean
+.PHONY: run test lint check setup tools clean
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
 	$(BIN)/fedtiny run fashion-mini
 
-test: $(STAMP)
+test: $(STAMP) tools
 	$(BIN)/pytest
 
 lint: $(STAMP)
@@ -23,6 +23,10 @@ lint: $(STAMP)
 check: lint test
 
 setup: $(STAMP)
+
+# Cross compilers and emulators, for tests alone.
+tools:
+	sh scripts/tools.sh
 
 $(STAMP): $(SOURCES)
 	PYTHON="$(PYTHON)" VENV="$(VENV)" sh scripts/setup.sh

@@ -53,11 +53,19 @@ def core_sources(variant: str = "") -> list[Path]:
 
 def missing_packages(board: Board) -> list[str]:
     """Debian packages that building for the board and running on it still take; empty when all is there."""
-    tools = board.toolchain
-    missing = list(tools.packages) if not shutil.which(tools.prefix + tools.compiler) else []
+    missing = list(board.toolchain.packages) if not _compiles(board) else []
     if board.emulator and not shutil.which(board.emulator.program):
         missing += board.emulator.packages
     return missing
+
+
+def _compiles(board: Board) -> bool:
+    compiler = shutil.which(board.toolchain.prefix + board.toolchain.compiler)
+    if not compiler or not board.emulator or "-nostdlib" in board.toolchain.link:
+        return compiler is not None
+    # a cross compiler and its C library are packages of their own; a file that is not found is printed as it was given
+    told = subprocess.run([compiler, "-print-file-name=libc.a"], capture_output=True, text=True, check=False).stdout
+    return "/" in told
 
 
 def need_tools(board: Board) -> None:

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from fedtiny.boards import Board, load_board
-from fedtiny.emulation import build, core_sources, missing_packages, run
+from fedtiny.emulation import build, core_sources, run
 from fedtiny_export.blob import write_blob
 from fedtiny_export.core import NORMS, CoreNode
 from fedtiny_export.masks import EncodedMask, Encoding
 
+from .boards import need
 from .nets import NETS, make, node_of, random_masks, random_samples
 
 PROGRAM = [Path(__file__).parent / "target" / name for name in ("bits.c", "sha256.c")]
@@ -119,12 +120,6 @@ def digests(board: Board, elf: Path, folder: Path, cases: Sequence[Case]) -> dic
     return found
 
 
-def need(board: Board) -> None:
-    missing = missing_packages(board)
-    if missing:
-        pytest.skip(f"{board.name} needs {' '.join(missing)} (make setup says how to get them)")
-
-
 @pytest.mark.parametrize(
     ("name", "optimise"),
     [
@@ -138,8 +133,7 @@ def need(board: Board) -> None:
 def test_a_board_gives_this_computers_bits(
     name: str, optimise: str, folder: Path, expected: dict[str, str], tmp_path: Path
 ) -> None:
-    board = load_board(name)
-    need(board)
+    board = need(load_board(name))
     sources = [*PROGRAM, *core_sources()]
     elf = build(board, sources, out=tmp_path / "bits.elf", optimise=optimise, flags=["-Werror"])
     cases = CASES if board.fpu != "none" else FEW
@@ -147,8 +141,7 @@ def test_a_board_gives_this_computers_bits(
 
 
 def test_a_fused_multiply_add_would_be_noticed(folder: Path, expected: dict[str, str], tmp_path: Path) -> None:
-    board = load_board("qemu-netduinoplus2")
-    need(board)
+    board = need(load_board("qemu-netduinoplus2"))
     flags = ["-ffp-contract=fast", "-std=gnu99"]
     elf = build(board, [*PROGRAM, *core_sources()], out=tmp_path / "bits.elf", flags=flags)
     found = digests(board, elf, folder, FEW)

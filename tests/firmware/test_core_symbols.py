@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from fedtiny.boards import Board, load_board
-from fedtiny.emulation import compile_command, core_sources, missing_packages
+from fedtiny.emulation import compile_command, core_sources
+
+from .boards import need
 
 # What needs no system: a C library's string.h, a root, and the compiler's own arithmetic (double, 64-bit integers).
 FREESTANDING = re.compile(r"mem(cpy|set|move|cmp)|sqrtf|__aeabi_\w+|__[a-z]+(si|di|sf|df)[a-z]*[23]?")
 
 
 def compiled(board: Board, folder: Path, *, optimise: str) -> list[Path]:
-    missing = missing_packages(board)
-    if missing:
-        pytest.skip(f"{board.name} needs {' '.join(missing)} (make setup says how to get them)")
+    need(board)
     objects = []
     for source in core_sources():
         objects.append(folder / f"{source.stem}.o")

@@ -8,8 +8,10 @@ import pytest
 
 from fedtiny import emulation
 from fedtiny.boards import Board, board_names, load_board
-from fedtiny.emulation import FAULT, build, core_sources, missing_packages, run
+from fedtiny.emulation import FAULT, build, core_sources, run
 from fedtiny_export.errors import ConfigError, FleetError
+
+from .boards import need
 
 PROGRAM = Path(__file__).parent / "target" / "machine.c"
 EMULATED = [name for name in board_names() if load_board(name).emulator]
@@ -23,10 +25,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def program(built: dict[str, Path], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    board: Board = request.getfixturevalue("board")
-    missing = missing_packages(board)
-    if missing:
-        pytest.skip(f"{board.name} needs {' '.join(missing)} (make setup says how to get them)")
+    board: Board = need(request.getfixturevalue("board"))
     if board.name not in built:
         out = tmp_path_factory.mktemp("machine") / f"{board.name}.elf"
         built[board.name] = build(board, [PROGRAM], out=out, flags=["-Werror", "-Wno-infinite-recursion"])
