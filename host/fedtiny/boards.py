@@ -51,11 +51,15 @@ class Memory(Section):
 
 
 class Toolchain(Section):
-    """How to compile and link. Paths are relative to the firmware folder; `packages` are Debian's."""
+    """How to compile and link. Paths are relative to the firmware folder; `packages` are Debian's.
+
+    `variant`: the tuned kernels that suit this core (emulation.core_sources); empty: portable C.
+    """
 
     prefix: str
     compiler: str = "gcc"
     packages: Words = ()
+    variant: str = ""
     machine: Words = ()
     include: Words = ()
     link: Words = ()

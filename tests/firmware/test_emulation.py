@@ -12,6 +12,7 @@ from fedtiny.emulation import FAULT, build, core_sources, run
 from fedtiny_export.errors import ConfigError, FleetError
 
 from .boards import need
+from .test_bits import BOARDS
 
 PROGRAM = Path(__file__).parent / "target" / "machine.c"
 EMULATED = [name for name in board_names() if load_board(name).emulator]
@@ -126,6 +127,12 @@ def test_a_variant_replaces_its_portable_file_and_nothing_else() -> None:
     assert [name for name in portable if name not in vector] == ["taps.c"]
     with pytest.raises(ConfigError, match="no variant 'none'"):
         core_sources("none")
+
+
+def test_every_board_is_tested_and_has_a_variant_that_exists() -> None:
+    for name in board_names():
+        assert core_sources(load_board(name).toolchain.variant)
+    assert set(EMULATED) == set(BOARDS)
 
 
 def test_a_board_of_ones_own_is_a_file(tmp_path: Path) -> None:
