@@ -2,6 +2,8 @@
 #ifndef FT_FREESTANDING_MATH_H
 #define FT_FREESTANDING_MATH_H
 
+#define INFINITY (__builtin_inff())
+
 float sqrtf(float x);
 
 #endif
