@@ -1,17 +1,10 @@
 #include "train.h"
 
 #include "num.h"
+#include "op/pointwise.h"
+#include "op/taps.h"
 
 static const ft_moments no_moments = {0, 0};
-
-/* m = momentum m + g + weight_decay w;  w = w - lr m: torch.optim.SGD without dampening. */
-static void step(float *w, const float *g, float *m, const ft_train_task *task, uint32_t count)
-{
-    for (uint32_t i = 0; i < count; i++) {
-        m[i] = task->momentum * m[i] + (g[i] + task->weight_decay * w[i]);
-        w[i] = w[i] - task->lr * m[i];
-    }
-}
 
 ft_status ft_train_run(ft_net *net, const ft_data *data, const ft_train_task *task, ft_score_sum *result,
                        float *moments)
@@ -19,7 +12,7 @@ ft_status ft_train_run(ft_net *net, const ft_data *data, const ft_train_task *ta
     uint32_t count = data->count, values = net->value_count;
     uint32_t batch = count < net->config.micro_batch ? count : net->config.micro_batch;
     float *gradients = ft_net_extra(net, FT_PASS_TRAIN), *momentum = gradients + values;
-    memset(momentum, 0, values * sizeof *momentum);
+    ft_zero(momentum, values);
     for (uint32_t epoch = 0; epoch < task->epochs; epoch++) {
         ft_moments seen = {epoch + 1 == task->epochs ? moments : 0, 0};
         memset(result, 0, sizeof *result);
@@ -31,9 +24,9 @@ ft_status ft_train_run(ft_net *net, const ft_data *data, const ft_train_task *ta
             status = ft_net_loss(net, FT_PASS_TRAIN, batch, result);
             if (status != FT_OK)
                 return status;
-            memset(gradients, 0, values * sizeof *gradients);
+            ft_zero(gradients, values);
             ft_net_backward(net, batch, gradients, 0);
-            step(net->weights, gradients, momentum, task, values);
+            ft_sgd_step(net->weights, gradients, momentum, task->lr, task->momentum, task->weight_decay, values);
         }
     }
     return ft_num_all_finite(net->weights, values) ? FT_OK : FT_ERR_NONFINITE;
@@ -51,7 +44,7 @@ ft_status ft_train_gradient(ft_net *net, const ft_data *data, uint32_t first, ui
     status = ft_net_loss(net, FT_PASS_TRAIN, count, &sum);
     if (status != FT_OK)
         return status;
-    memset(into, 0, net->value_count * sizeof *into);
+    ft_zero(into, net->value_count);
     ft_net_backward(net, count, into, 0);
     *gradients = into;
     *loss_sum = sum.loss_sum;

@@ -1,7 +1,5 @@
 #include "conv.h"
 
-#include <string.h>
-
 #include "taps.h"
 
 static uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
@@ -13,7 +11,6 @@ void ft_conv_derive(ft_conv *c)
     c->hq = c->ho + (c->kh - 1) / c->sh;
     c->wq = c->wo + (c->kw - 1) / c->sw;
     c->plane = c->ph * c->pw * c->hq * c->wq;
-    c->flat = (c->ho - 1) * c->wq + c->wo;
     c->row_len = c->ci / c->groups * c->kh * c->kw;
     c->direct = c->sh == 1 && c->sw == 1 && c->pt == 0 && c->pl == 0 && c->hq == c->h && c->wq == c->w;
 }
@@ -27,7 +24,7 @@ uint32_t ft_conv_position(const ft_conv *c, uint32_t element)
 
 uint32_t ft_conv_scratch(const ft_conv *c)
 {
-    return (c->direct ? 0 : c->ci * c->plane) + c->flat + FT_TAPS_SLACK;
+    return (c->direct ? 0 : c->ci * c->plane) + FT_TAPS_SLACK;
 }
 
 /* A half-open range of rows or columns. */
@@ -49,56 +46,58 @@ static span covered(uint32_t count, uint32_t stride, uint32_t offset, uint32_t p
 /* One sample (CI, H, W) into phase planes with a zero border. */
 static void pad_sample(float *padded, const float *x, const ft_conv *c)
 {
-    for (uint32_t ic = 0; ic < c->ci; ic++, x += c->h * c->w)
-        for (uint32_t a = 0; a < c->ph; a++)
-            for (uint32_t b = 0; b < c->pw; b++) {
-                span rows = covered(c->hq, c->sh, a, c->pt, c->h), cols = covered(c->wq, c->sw, b, c->pl, c->w);
-                for (uint32_t r = 0; r < c->hq; r++, padded += c->wq) {
-                    if (r < rows.begin || r >= rows.end) {
-                        memset(padded, 0, c->wq * sizeof *padded);
-                        continue;
+    ft_zero(padded, c->ci * c->plane);
+    for (uint32_t a = 0; a < c->ph; a++)
+        for (uint32_t b = 0; b < c->pw; b++) {
+            span rows = covered(c->hq, c->sh, a, c->pt, c->h), cols = covered(c->wq, c->sw, b, c->pl, c->w);
+            uint32_t height = rows.end - rows.begin, width = cols.end - cols.begin;
+            if (!height || !width)
+                continue;
+            uint32_t first = (rows.begin * c->sh + a - c->pt) * c->w + cols.begin * c->sw + b - c->pl;
+            float *to = padded + ((a * c->pw + b) * c->hq + rows.begin) * c->wq + cols.begin;
+            const float *from = x + first;
+            for (uint32_t ic = 0; ic < c->ci; ic++, from += c->h * c->w, to += c->plane) {
+                if (c->sw == 1) {
+                    ft_rows_copy(to, c->wq, from, c->sh * c->w, height, width);
+                    continue;
+                }
+                for (uint32_t r = 0; r < height; r++) {
+                    const float *line = from + r * c->sh * c->w;
+                    float *row = to + r * c->wq;
+                    for (uint32_t q = 0; q < width; q++, line += c->sw)
+                        row[q] = *line;
+                }
+            }
+        }
+}
+
+/* The reverse of pad_sample: dx (+)= what lies at each input position; border and unused columns are dropped. */
+static void add_unpadded(float *dx, const float *padded, const ft_conv *c, bool accumulate)
+{
+    for (uint32_t a = 0; a < c->ph; a++)
+        for (uint32_t b = 0; b < c->pw; b++) {
+            span rows = covered(c->hq, c->sh, a, c->pt, c->h), cols = covered(c->wq, c->sw, b, c->pl, c->w);
+            uint32_t height = rows.end - rows.begin, width = cols.end - cols.begin;
+            if (!height || !width)
+                continue;
+            uint32_t first = (rows.begin * c->sh + a - c->pt) * c->w + cols.begin * c->sw + b - c->pl;
+            const float *from = padded + ((a * c->pw + b) * c->hq + rows.begin) * c->wq + cols.begin;
+            float *to = dx + first;
+            for (uint32_t ic = 0; ic < c->ci; ic++, to += c->h * c->w, from += c->plane) {
+                if (c->sw == 1 && accumulate) {
+                    ft_rows_add(to, c->sh * c->w, from, c->wq, height, width);
+                } else if (c->sw == 1) {
+                    ft_rows_copy(to, c->sh * c->w, from, c->wq, height, width);
+                } else {
+                    for (uint32_t r = 0; r < height; r++) {
+                        float *line = to + r * c->sh * c->w;
+                        const float *row = from + r * c->wq;
+                        for (uint32_t q = 0; q < width; q++, line += c->sw)
+                            *line = accumulate ? *line + row[q] : row[q];
                     }
-                    const float *line = x + (r * c->sh + a - c->pt) * c->w;
-                    memset(padded, 0, cols.begin * sizeof *padded);
-                    memset(padded + cols.end, 0, (c->wq - cols.end) * sizeof *padded);
-                    if (c->sw == 1)
-                        memcpy(padded + cols.begin, line + cols.begin + b - c->pl,
-                               (cols.end - cols.begin) * sizeof *padded);
-                    else
-                        for (uint32_t q = cols.begin; q < cols.end; q++)
-                            padded[q] = line[q * c->sw + b - c->pl];
                 }
             }
-}
-
-/* The reverse of pad_sample: dx += what lies at each input position; border and unused columns are dropped. */
-static void add_unpadded(float *dx, const float *padded, const ft_conv *c)
-{
-    for (uint32_t ic = 0; ic < c->ci; ic++, dx += c->h * c->w)
-        for (uint32_t a = 0; a < c->ph; a++)
-            for (uint32_t b = 0; b < c->pw; b++) {
-                span rows = covered(c->hq, c->sh, a, c->pt, c->h), cols = covered(c->wq, c->sw, b, c->pl, c->w);
-                for (uint32_t r = 0; r < c->hq; r++, padded += c->wq) {
-                    if (r < rows.begin || r >= rows.end)
-                        continue;
-                    float *line = dx + (r * c->sh + a - c->pt) * c->w;
-                    for (uint32_t q = cols.begin; q < cols.end; q++)
-                        line[q * c->sw + b - c->pl] += padded[q];
-                }
-            }
-}
-
-/* One channel of dy (HO, WO) with the pitch of the padded input, zeros where rows end. */
-static const float *spread_rows(float *run, const float *dy, const ft_conv *c)
-{
-    if (c->wq == c->wo)
-        return dy;
-    for (uint32_t r = 0; r < c->ho; r++) {
-        memcpy(run + r * c->wq, dy + r * c->wo, c->wo * sizeof *run);
-        if (r + 1 < c->ho)
-            memset(run + r * c->wq + c->wo, 0, (c->wq - c->wo) * sizeof *run);
-    }
-    return run;
+        }
 }
 
 /* A walk over the rows of a layer. */
@@ -129,24 +128,25 @@ static uint32_t group_base(const ft_conv *c, uint32_t oc)
     return c->groups == 1 ? 0 : oc / (c->co / c->groups) * (c->ci / c->groups) * c->plane;
 }
 
+static ft_grid grid_of(const ft_conv *c, const ft_taps *taps)
+{
+    ft_grid g = {c->ho, c->wo, c->wq, !taps->counts && c->kw == 3 && c->sw == 1};
+    return g;
+}
+
 void ft_conv_forward(float *y, const float *x, const ft_taps *taps, const float *bias, const ft_conv *c, uint32_t batch,
                      float *scratch)
 {
-    float *run = scratch, *padded = scratch + c->flat;
+    ft_grid grid = grid_of(c, taps);
     for (uint32_t b = 0; b < batch; b++, x += c->ci * c->h * c->w) {
         const float *source = x;
         if (!c->direct) {
-            pad_sample(padded, x, c);
-            source = padded;
+            pad_sample(scratch, x, c);
+            source = scratch;
         }
         row_of r = first_row(taps, c->row_len);
         for (uint32_t oc = 0; oc < c->co; oc++, y += c->ho * c->wo) {
-            bool whole = c->wq == c->wo;
-            ft_taps_forward(whole ? y : run, source + group_base(c, oc), r.values, r.at, r.count, 1,
-                            bias ? bias[oc] : 0.0f, c->flat);
-            if (!whole)
-                for (uint32_t row = 0; row < c->ho; row++)
-                    memcpy(y + row * c->wo, run + row * c->wq, c->wo * sizeof *y);
+            ft_taps_forward(y, source + group_base(c, oc), r.values, r.at, r.count, bias ? bias[oc] : 0.0f, &grid);
             next_row(&r, taps, oc + 1, c->co);
         }
     }
@@ -155,45 +155,44 @@ void ft_conv_forward(float *y, const float *x, const ft_taps *taps, const float 
 void ft_conv_backward_input(float *dx, const float *dy, const ft_taps *taps, const ft_conv *c, uint32_t batch,
                             float *scratch, bool accumulate)
 {
-    float *run = scratch, *padded = scratch + c->flat;
+    ft_grid grid = grid_of(c, taps);
     uint32_t sample = c->ci * c->h * c->w;
-    if (!accumulate)
-        memset(dx, 0, batch * sample * sizeof *dx);
+    /* a stride larger than the kernel or than what is left at the end leaves inputs that the planes lack */
+    bool covers = !c->direct && c->ph == c->sh && c->pw == c->sw && c->hq * c->sh >= c->h + c->pt
+                  && c->wq * c->sw >= c->w + c->pl;
+    if (!accumulate && !covers)
+        ft_zero(dx, batch * sample);
     for (uint32_t b = 0; b < batch; b++, dx += sample) {
-        float *target = dx;
-        if (!c->direct) {
-            memset(padded, 0, c->ci * c->plane * sizeof *padded);
-            target = padded;
-        }
+        float *target = c->direct ? dx : scratch;
+        if (!c->direct)
+            ft_zero(scratch, c->ci * c->plane);
         row_of r = first_row(taps, c->row_len);
         for (uint32_t oc = 0; oc < c->co; oc++, dy += c->ho * c->wo) {
             if (r.count)
-                ft_taps_backward_input(target + group_base(c, oc), spread_rows(run, dy, c), r.values, r.at, r.count, 1,
-                                       c->flat);
+                ft_taps_backward_input(target + group_base(c, oc), dy, r.values, r.at, r.count, &grid);
             next_row(&r, taps, oc + 1, c->co);
         }
         if (!c->direct)
-            add_unpadded(dx, padded, c);
+            add_unpadded(dx, scratch, c, accumulate || !covers);
     }
 }
 
 void ft_conv_backward_weight(float *dw, const float *dy, const float *x, const ft_taps *taps, const ft_conv *c,
                              uint32_t batch, float *scratch, uint32_t row, uint32_t rows)
 {
-    float *run = scratch, *padded = scratch + c->flat;
+    ft_grid grid = grid_of(c, taps);
     uint32_t pixels = c->ho * c->wo;
     for (uint32_t b = 0; b < batch; b++, x += c->ci * c->h * c->w, dy += c->co * pixels) {
         const float *source = x;
         if (!c->direct) {
-            pad_sample(padded, x, c);
-            source = padded;
+            pad_sample(scratch, x, c);
+            source = scratch;
         }
         row_of r = first_row(taps, c->row_len);
         float *target = dw;
         for (uint32_t oc = 0; oc < row + rows; oc++) {
             if (oc >= row && r.count) {
-                ft_taps_backward_weight(target, spread_rows(run, dy + oc * pixels, c), source + group_base(c, oc), r.at,
-                                        r.count, 1, c->flat);
+                ft_taps_backward_weight(target, dy + oc * pixels, source + group_base(c, oc), r.at, r.count, &grid);
                 target += r.count;
             }
             next_row(&r, taps, oc + 1, c->co);
@@ -224,11 +223,16 @@ uint32_t ft_linear_scratch(uint32_t ci, uint32_t batch) { return (ci + 1) * batc
 void ft_linear_forward(float *y, const float *x, const ft_taps *taps, const float *bias, uint32_t ci, uint32_t co,
                        uint32_t batch, float *scratch)
 {
+    if (batch == 1 && !taps->counts) {
+        ft_dense_forward(y, x, taps->values, bias, ci, co);
+        return;
+    }
     float *run = scratch, *columns = scratch + batch;
-    interleave(columns, x, ci, batch);
+    if (batch > 1)
+        interleave(columns, x, ci, batch);
     row_of r = first_row(taps, ci);
     for (uint32_t o = 0; o < co; o++) {
-        ft_taps_forward(run, columns, r.values, r.at, r.count, batch, bias ? bias[o] : 0.0f, batch);
+        ft_columns_forward(run, batch > 1 ? columns : x, r.values, r.at, r.count, bias ? bias[o] : 0.0f, batch);
         for (uint32_t b = 0; b < batch; b++)
             y[b * co + o] = run[b];
         next_row(&r, taps, o + 1, co);
@@ -238,16 +242,21 @@ void ft_linear_forward(float *y, const float *x, const ft_taps *taps, const floa
 void ft_linear_backward_input(float *dx, const float *dy, const ft_taps *taps, uint32_t ci, uint32_t co, uint32_t batch,
                               float *scratch, bool accumulate)
 {
-    float *run = scratch, *columns = scratch + batch;
-    memset(columns, 0, ci * batch * sizeof *columns);
-    row_of r = first_row(taps, ci);
-    for (uint32_t o = 0; o < co; o++) {
-        for (uint32_t b = 0; b < batch; b++)
-            run[b] = dy[b * co + o];
-        ft_taps_backward_input(columns, run, r.values, r.at, r.count, batch, batch);
-        next_row(&r, taps, o + 1, co);
+    bool apart = batch > 1 || accumulate; /* a fresh gradient of one sample is summed where it belongs */
+    float *run = scratch, *columns = apart ? scratch + batch : dx;
+    ft_zero(columns, ci * batch);
+    if (batch == 1 && !taps->counts) {
+        ft_dense_backward_input(columns, dy, taps->values, ci, co);
+    } else {
+        row_of r = first_row(taps, ci);
+        for (uint32_t o = 0; o < co; o++) {
+            for (uint32_t b = 0; b < batch; b++)
+                run[b] = dy[b * co + o];
+            ft_columns_backward_input(columns, run, r.values, r.at, r.count, batch);
+            next_row(&r, taps, o + 1, co);
+        }
     }
-    for (uint32_t b = 0; b < batch; b++)
+    for (uint32_t b = 0; apart && b < batch; b++)
         for (uint32_t i = 0; i < ci; i++)
             dx[b * ci + i] = accumulate ? dx[b * ci + i] + columns[i * batch + b] : columns[i * batch + b];
 }
@@ -255,14 +264,19 @@ void ft_linear_backward_input(float *dx, const float *dy, const ft_taps *taps, u
 void ft_linear_backward_weight(float *dw, const float *dy, const float *x, const ft_taps *taps, uint32_t ci, uint32_t co,
                                uint32_t batch, float *scratch, uint32_t row, uint32_t rows)
 {
+    if (batch == 1 && !taps->counts) {
+        ft_dense_backward_weight(dw, dy + row, x, ci, rows);
+        return;
+    }
     float *run = scratch, *columns = scratch + batch;
-    interleave(columns, x, ci, batch);
+    if (batch > 1)
+        interleave(columns, x, ci, batch);
     row_of r = first_row(taps, ci);
     for (uint32_t o = 0; o < row + rows; o++) {
         if (o >= row) {
             for (uint32_t b = 0; b < batch; b++)
                 run[b] = dy[b * co + o];
-            ft_taps_backward_weight(dw, run, columns, r.at, r.count, batch, batch);
+            ft_columns_backward_weight(dw, run, batch > 1 ? columns : x, r.at, r.count, batch);
             dw += r.count;
         }
         next_row(&r, taps, o + 1, co);

@@ -15,7 +15,6 @@ typedef struct {
     uint32_t ph, pw;   /* stride phases kept along each axis */
     uint32_t hq, wq;   /* rows and row pitch of one phase plane */
     uint32_t plane;    /* floats of one padded input channel, all phases */
-    uint32_t flat;     /* run of outputs of one channel, row ends included */
     uint32_t row_len;  /* weights of one output channel */
     bool direct;       /* the input already has this layout: no copy */
 } ft_conv;

@@ -1,6 +1,7 @@
 #include "pool.h"
 
-#include <string.h>
+#include "pointwise.h"
+#include "taps.h"
 
 /* The part of a window that lies on the map, and how many cells count for an average. */
 typedef struct {
@@ -24,13 +25,45 @@ static uint32_t largest(const float *x, const window *v, uint32_t width)
     uint32_t best = v->y0 * width + v->x0;
     for (uint32_t y = v->y0; y < v->y1; y++)
         for (uint32_t i = y * width + v->x0; i < y * width + v->x1; i++)
-            if (x[i] > x[best] || x[i] != x[i])
+            if (x[i] > x[best] || (x[i] != x[i] && x[best] == x[best]))
                 best = i;
     return best;
 }
 
+/* Windows of 2 x 2, side by side, whole on the map: what most nets have. */
+static bool halves(const ft_pool *p)
+{
+    return p->kh == 2 && p->kw == 2 && p->sh == 2 && p->sw == 2 && p->pt == 0 && p->pl == 0 && 2 * p->ho <= p->h
+           && 2 * p->wo <= p->w;
+}
+
+static void halve_forward(float *y, const float *x, const ft_pool *p, uint32_t maps)
+{
+    if (p->h == 2 * p->ho) {
+        ft_halves_forward(y, x, p->w, p->wo, maps * p->ho);
+        return;
+    }
+    for (uint32_t m = 0; m < maps; m++, x += p->h * p->w, y += p->ho * p->wo)
+        ft_halves_forward(y, x, p->w, p->wo, p->ho);
+}
+
+static void halve_backward(float *dx, const float *dy, const float *x, const ft_pool *p, uint32_t maps)
+{
+    if (p->h == 2 * p->ho && p->w == 2 * p->wo) {
+        ft_halves_backward(dx, dy, x, p->w, p->wo, maps * p->ho);
+        return;
+    }
+    ft_zero(dx, maps * p->h * p->w);
+    for (uint32_t m = 0; m < maps; m++, x += p->h * p->w, dx += p->h * p->w, dy += p->ho * p->wo)
+        ft_halves_backward(dx, dy, x, p->w, p->wo, p->ho);
+}
+
 void ft_pool_max_forward(float *y, const float *x, const ft_pool *p, uint32_t maps)
 {
+    if (halves(p)) {
+        halve_forward(y, x, p, maps);
+        return;
+    }
     for (uint32_t m = 0; m < maps; m++, x += p->h * p->w)
         for (uint32_t oy = 0; oy < p->ho; oy++)
             for (uint32_t ox = 0; ox < p->wo; ox++) {
@@ -41,8 +74,12 @@ void ft_pool_max_forward(float *y, const float *x, const ft_pool *p, uint32_t ma
 
 void ft_pool_max_backward(float *dx, const float *dy, const float *x, const ft_pool *p, uint32_t maps, bool accumulate)
 {
+    if (halves(p) && !accumulate) {
+        halve_backward(dx, dy, x, p, maps);
+        return;
+    }
     if (!accumulate)
-        memset(dx, 0, maps * p->h * p->w * sizeof *dx);
+        ft_zero(dx, maps * p->h * p->w);
     for (uint32_t m = 0; m < maps; m++, x += p->h * p->w, dx += p->h * p->w)
         for (uint32_t oy = 0; oy < p->ho; oy++)
             for (uint32_t ox = 0; ox < p->wo; ox++) {
@@ -68,7 +105,7 @@ void ft_pool_average_forward(float *y, const float *x, const ft_pool *p, uint32_
 void ft_pool_average_backward(float *dx, const float *dy, const ft_pool *p, uint32_t maps, bool accumulate)
 {
     if (!accumulate)
-        memset(dx, 0, maps * p->h * p->w * sizeof *dx);
+        ft_zero(dx, maps * p->h * p->w);
     for (uint32_t m = 0; m < maps; m++, dx += p->h * p->w)
         for (uint32_t oy = 0; oy < p->ho; oy++)
             for (uint32_t ox = 0; ox < p->wo; ox++) {

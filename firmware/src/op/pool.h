@@ -1,5 +1,5 @@
 /* Max and average pooling over `maps` planes (H, W) -> (HO, WO); global pooling is a window as large as the map.
- * Maximum: the first of equal inputs wins, and backward finds it again from x, so no indices are kept. */
+ * Maximum: the first of equal inputs wins, NaN wins over all, and backward finds it again from x, so no indices are kept. */
 #ifndef FT_POOL_H
 #define FT_POOL_H
 

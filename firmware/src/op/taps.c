@@ -1,40 +1,45 @@
 #include "taps.h"
 
+#include <string.h>
+
 /* Eight named accumulators: an array would spill (measured on a Cortex-M4F: 3.8 instead of 2.5 instructions a product). */
 #define EACH_LANE(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
 
-void ft_taps_forward(float *y, const float *x, const float *w, const uint16_t *at, uint32_t taps, uint32_t pitch,
-                     float bias, uint32_t n)
+void ft_taps_forward(float *y, const float *x, const float *w, const uint16_t *at, uint32_t taps, float bias,
+                     const ft_grid *g)
 {
-    uint32_t i = 0;
-    for (; i + 8 <= n; i += 8) {
+    for (uint32_t r = 0; r < g->rows; r++, x += g->pitch, y += g->cols) {
+        uint32_t i = 0;
+        for (; i + 8 <= g->cols; i += 8) {
 #define START(j) float acc##j = bias;
-        EACH_LANE(START)
-        for (uint32_t k = 0; k < taps; k++) {
-            const float *run = x + at[k] * pitch + i;
-            const float weight = w[k];
+            EACH_LANE(START)
+            for (uint32_t k = 0; k < taps; k++) {
+                const float *run = x + at[k] + i;
+                const float weight = w[k];
 #define ADD(j) acc##j += weight * run[j];
-            EACH_LANE(ADD)
-        }
+                EACH_LANE(ADD)
+            }
 #define STORE(j) y[i + j] = acc##j;
-        EACH_LANE(STORE)
-    }
-    for (; i < n; i++) {
-        float acc = bias;
-        for (uint32_t k = 0; k < taps; k++)
-            acc += w[k] * x[at[k] * pitch + i];
-        y[i] = acc;
+            EACH_LANE(STORE)
+        }
+        for (; i < g->cols; i++) {
+            float acc = bias;
+            for (uint32_t k = 0; k < taps; k++)
+                acc += w[k] * x[at[k] + i];
+            y[i] = acc;
+        }
     }
 }
 
 void ft_taps_backward_input(float *dx, const float *dy, const float *w, const uint16_t *at, uint32_t taps,
-                            uint32_t pitch, uint32_t n)
+                            const ft_grid *g)
 {
     for (uint32_t k = 0; k < taps; k++) {
-        float *run = dx + at[k] * pitch;
-        const float weight = w[k];
-        for (uint32_t i = 0; i < n; i++)
-            run[i] += weight * dy[i];
+        const float weight = w[k], *from = dy;
+        float *run = dx + at[k];
+        for (uint32_t r = 0; r < g->rows; r++, run += g->pitch, from += g->cols)
+            for (uint32_t c = 0; c < g->cols; c++)
+                run[c] += weight * from[c];
     }
 }
 
@@ -75,17 +80,34 @@ void ft_lanes_dot(float lanes[FT_LANES], const float *a, const float *x, float m
     REDUCE(CENTRED)
 }
 
-static float dot(const float *a, const float *x, uint32_t n)
+static void add_products(float lanes[FT_LANES], const float *a, const float *x, uint32_t n)
 {
-    float lanes[FT_LANES] = {0};
 #define PRODUCT(i) a[i] * x[i]
     REDUCE(PRODUCT)
-    return ft_lanes_total(lanes);
 }
 
 void ft_taps_backward_weight(float *dw, const float *dy, const float *x, const uint16_t *at, uint32_t taps,
-                             uint32_t pitch, uint32_t n)
+                             const ft_grid *g)
 {
-    for (uint32_t k = 0; k < taps; k++)
-        dw[k] += dot(dy, x + at[k] * pitch, n);
+    for (uint32_t k = 0; k < taps; k++) {
+        float lanes[FT_LANES] = {0};
+        for (uint32_t r = 0; r < g->rows; r++)
+            add_products(lanes, dy + r * g->cols, x + at[k] + r * g->pitch, g->cols);
+        dw[k] += ft_lanes_total(lanes);
+    }
 }
+
+void ft_rows_copy(float *to, uint32_t to_pitch, const float *from, uint32_t from_pitch, uint32_t rows, uint32_t cols)
+{
+    for (uint32_t r = 0; r < rows; r++)
+        memcpy(to + r * to_pitch, from + r * from_pitch, cols * sizeof *to);
+}
+
+void ft_rows_add(float *to, uint32_t to_pitch, const float *from, uint32_t from_pitch, uint32_t rows, uint32_t cols)
+{
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t c = 0; c < cols; c++)
+            to[r * to_pitch + c] += from[r * from_pitch + c];
+}
+
+void ft_zero(float *to, uint32_t n) { memset(to, 0, n * sizeof *to); }

@@ -1,111 +1,128 @@
-/* taps.h with the compiler's vector types: the same additions in the same order as taps.c, eight floats at a time.
- * Built in place of taps.c where vectors pay (hosts). */
+/* taps.h for hosts, eight floats at a time: the additions of taps.c in the same order. */
 #include "taps.h"
 
-#include <string.h>
+#include "vector.h"
 
-typedef float v8 __attribute__((vector_size(32)));
-
-#ifndef FT_TARGETS /* e.g. __attribute__((target_clones("avx2", "default"))): one function for each instruction set */
-#define FT_TARGETS
-#endif
-
-static inline __attribute__((always_inline)) v8 load(const float *p)
-{
-    v8 v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-static inline __attribute__((always_inline)) void store(float *p, v8 v) { memcpy(p, &v, sizeof v); }
-
-static inline __attribute__((always_inline)) v8 splat(float x) { return (v8){x, x, x, x, x, x, x, x}; }
-
-/* The last tile may compute up to FT_TAPS_SLACK floats past n; they are dropped. */
-FT_TARGETS void ft_taps_forward(float *y, const float *x, const float *w, const uint16_t *at, uint32_t taps,
-                                uint32_t pitch, float bias, uint32_t n)
-{
-    uint32_t i = 0;
-    while (n - i > 8 || n == i + 8) {
-        uint32_t left = n - i;
-        if (left > 16) {
-            v8 a = splat(bias), b = a, c = a, d = a;
-            for (uint32_t k = 0; k < taps; k++) {
-                const float *run = x + (uint32_t)at[k] * pitch + i;
-                v8 weight = splat(w[k]);
-                a += weight * load(run);
-                b += weight * load(run + 8);
-                c += weight * load(run + 16);
-                d += weight * load(run + 24);
-            }
-            if (left >= 32) {
-                store(y + i, a);
-                store(y + i + 8, b);
-                store(y + i + 16, c);
-                store(y + i + 24, d);
-                i += 32;
-            } else {
-                float tile[32];
-                store(tile, a);
-                store(tile + 8, b);
-                store(tile + 16, c);
-                store(tile + 24, d);
-                memcpy(y + i, tile, left * sizeof *y);
-                return;
-            }
-        } else {
-            v8 a = splat(bias), b = a;
-            for (uint32_t k = 0; k < taps; k++) {
-                const float *run = x + (uint32_t)at[k] * pitch + i;
-                v8 weight = splat(w[k]);
-                a += weight * load(run);
-                b += weight * load(run + 8);
-            }
-            float tile[16];
-            store(tile, a);
-            store(tile + 8, b);
-            memcpy(y + i, tile, left * sizeof *y);
-            return;
-        }
+/* N pieces of eight outputs of one row, first[i] the piece's place in x. */
+#define PIECES(N)                                                                                                        \
+    FT_INLINE void pieces_##N(v8 *out, const float *x, const float *w, const uint16_t *at, uint32_t taps, float bias,    \
+                              const uint32_t *first)                                                                     \
+    {                                                                                                                    \
+        const float *from[N];                                                                                            \
+        v8 acc[N];                                                                                                       \
+        for (int i = 0; i < N; i++) {                                                                                    \
+            from[i] = x + first[i];                                                                                      \
+            acc[i] = splat(bias);                                                                                        \
+        }                                                                                                                \
+        for (uint32_t k = 0; k < taps; k++) {                                                                            \
+            const v8 weight = splat(w[k]);                                                                               \
+            const uint32_t offset = at[k];                                                                               \
+            for (int i = 0; i < N; i++)                                                                                  \
+                acc[i] += weight * load(from[i] + offset);                                                               \
+        }                                                                                                                \
+        for (int i = 0; i < N; i++)                                                                                      \
+            out[i] = acc[i];                                                                                             \
     }
-    for (; i < n; i++) {
-        float acc = bias;
-        for (uint32_t k = 0; k < taps; k++)
-            acc += w[k] * x[(uint32_t)at[k] * pitch + i];
-        y[i] = acc;
+PIECES(8)
+PIECES(4)
+PIECES(2)
+
+/* Pieces in order of their outputs. A row's last piece may reach into the next row, whose own first one comes later. */
+FT_TARGETS void ft_taps_forward(float *y, const float *x, const float *w, const uint16_t *at, uint32_t taps, float bias,
+                                const ft_grid *g)
+{
+    uint32_t outputs = g->rows * g->cols, row = 0, col = 0;
+    while (row < g->rows) {
+        uint32_t first[8], where[8], n = 0;
+        v8 out[8];
+        for (; n < 8 && row < g->rows; n++) {
+            first[n] = row * g->pitch + col;
+            where[n] = row * g->cols + col;
+            col += 8;
+            if (col >= g->cols) {
+                col = 0;
+                row++;
+            }
+        }
+        for (uint32_t i = n; i < 8; i++)
+            first[i] = first[n - 1];
+        if (n > 4)
+            pieces_8(out, x, w, at, taps, bias, first);
+        else if (n > 2)
+            pieces_4(out, x, w, at, taps, bias, first);
+        else
+            pieces_2(out, x, w, at, taps, bias, first);
+        for (uint32_t i = 0; i < n; i++) {
+            if (where[i] + 8 <= outputs)
+                store(y + where[i], out[i]);
+            else
+                memcpy(y + where[i], &out[i], (outputs - where[i]) * sizeof *y);
+        }
     }
 }
 
 FT_TARGETS void ft_taps_backward_input(float *dx, const float *dy, const float *w, const uint16_t *at, uint32_t taps,
-                                       uint32_t pitch, uint32_t n)
+                                       const ft_grid *g)
 {
+    const uint32_t rest = g->cols % 8, whole = g->cols - rest;
+    const v8i some = first_lanes(rest);
     for (uint32_t k = 0; k < taps; k++) {
-        float *run = dx + (uint32_t)at[k] * pitch;
-        float weight = w[k];
-        v8 wide = splat(weight);
-        uint32_t i = 0;
-        for (; i + 8 <= n; i += 8)
-            store(run + i, load(run + i) + wide * load(dy + i));
-        for (; i < n; i++)
-            run[i] += weight * dy[i];
+        const v8 weight = splat(w[k]);
+        const float *from = dy;
+        float *run = dx + at[k];
+        for (uint32_t r = 0; r < g->rows; r++, from += g->cols, run += g->pitch) {
+            for (uint32_t c = 0; c < whole; c += 8)
+                store(run + c, load(run + c) + weight * load(from + c));
+            if (rest) {
+                const v8 old = load(run + whole);
+                store(run + whole, choose(some, old + weight * load(from + whole), old));
+            }
+        }
     }
 }
 
-FT_TARGETS void ft_taps_backward_weight(float *dw, const float *dy, const float *x, const uint16_t *at, uint32_t taps,
-                                        uint32_t pitch, uint32_t n)
-{
-    for (uint32_t k = 0; k < taps; k++) {
-        const float *run = x + (uint32_t)at[k] * pitch;
-        float lanes[FT_LANES];
-        v8 sum = splat(0.0f);
-        uint32_t i = 0;
-        for (; i + 8 <= n; i += 8)
-            sum += load(dy + i) * load(run + i);
-        store(lanes, sum);
-        for (uint32_t j = 0; i < n; i++, j++)
-            lanes[j] += dy[i] * run[i];
-        dw[k] += ft_lanes_total(lanes);
+/* N taps share each load of dy. */
+#define CORRELATE(N)                                                                                                     \
+    FT_INLINE void correlate_##N(float *dw, const float *dy, const float *x, const uint16_t *at, const ft_grid *g)       \
+    {                                                                                                                    \
+        const uint32_t rest = g->cols % 8, whole = g->cols - rest;                                                       \
+        const v8i some = first_lanes(rest);                                                                              \
+        const float *from[N];                                                                                            \
+        v8 acc[N];                                                                                                       \
+        for (int i = 0; i < N; i++) {                                                                                    \
+            from[i] = x + at[i];                                                                                         \
+            acc[i] = splat(0.0f);                                                                                        \
+        }                                                                                                                \
+        for (uint32_t r = 0; r < g->rows; r++, dy += g->cols) {                                                          \
+            const uint32_t row = r * g->pitch;                                                                           \
+            for (uint32_t c = 0; c < whole; c += 8) {                                                                    \
+                const v8 d = load(dy + c);                                                                               \
+                for (int i = 0; i < N; i++)                                                                              \
+                    acc[i] += d * load(from[i] + row + c);                                                               \
+            }                                                                                                            \
+            if (rest) {                                                                                                  \
+                const v8 d = only(load(dy + whole), some);                                                               \
+                for (int i = 0; i < N; i++)                                                                              \
+                    acc[i] += d * only(load(from[i] + row + whole), some);                                               \
+            }                                                                                                            \
+        }                                                                                                                \
+        for (int i = 0; i < N; i++) {                                                                                    \
+            float lanes[FT_LANES];                                                                                       \
+            store(lanes, acc[i]);                                                                                        \
+            dw[i] += ft_lanes_total(lanes);                                                                              \
+        }                                                                                                                \
     }
+CORRELATE(4)
+CORRELATE(1)
+
+FT_TARGETS void ft_taps_backward_weight(float *dw, const float *dy, const float *x, const uint16_t *at, uint32_t taps,
+                                        const ft_grid *g)
+{
+    uint32_t k = 0;
+    for (; k + 4 <= taps; k += 4)
+        correlate_4(dw + k, dy, x, at + k, g);
+    for (; k < taps; k++)
+        correlate_1(dw + k, dy, x, at + k, g);
 }
 
 FT_TARGETS void ft_lanes_sum(float lanes[FT_LANES], const float *x, uint32_t n)
@@ -142,3 +159,29 @@ FT_TARGETS void ft_lanes_dot(float lanes[FT_LANES], const float *a, const float 
     for (uint32_t j = 0; i < n; i++, j++)
         lanes[j] += a[i] * (x[i] - mean);
 }
+
+FT_TARGETS void ft_rows_copy(float *to, uint32_t to_pitch, const float *from, uint32_t from_pitch, uint32_t rows,
+                             uint32_t cols)
+{
+    for (; rows; rows--, to += to_pitch, from += from_pitch) {
+        uint32_t c = 0;
+        for (; c + 8 <= cols; c += 8)
+            store(to + c, load(from + c));
+        for (; c < cols; c++)
+            to[c] = from[c];
+    }
+}
+
+FT_TARGETS void ft_rows_add(float *to, uint32_t to_pitch, const float *from, uint32_t from_pitch, uint32_t rows,
+                            uint32_t cols)
+{
+    for (; rows; rows--, to += to_pitch, from += from_pitch) {
+        uint32_t c = 0;
+        for (; c + 8 <= cols; c += 8)
+            store(to + c, load(to + c) + load(from + c));
+        for (; c < cols; c++)
+            to[c] += from[c];
+    }
+}
+
+void ft_zero(float *to, uint32_t n) { memset(to, 0, n * sizeof *to); }
