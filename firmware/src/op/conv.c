@@ -130,7 +130,9 @@ static uint32_t group_base(const ft_conv *c, uint32_t oc)
 
 static ft_grid grid_of(const ft_conv *c, const ft_taps *taps)
 {
-    ft_grid g = {c->ho, c->wo, c->wq, !taps->counts && c->kw == 3 && c->sw == 1};
+    bool plain = c->sh == 1 && c->sw == 1 && !c->direct;
+    ft_grid g = {c->ho, c->wo, c->wq, !taps->counts && c->kw == 3 && c->sw == 1,
+                 plain ? (c->kh - 1) * c->wq + c->kw - 1 : 0};
     return g;
 }
 

@@ -71,21 +71,53 @@ FT_INLINE float largest_of_four(const float *top, const float *bottom)
 #define LOW_PAIRS(p, q) __builtin_shuffle(p, q, (v8i){0, 8, 1, 9, 2, 10, 3, 11})
 #define HIGH_PAIRS(p, q) __builtin_shuffle(p, q, (v8i){4, 12, 5, 13, 6, 14, 7, 15})
 
+FT_INLINE void eight_forward(float *y, const float *x, uint32_t width)
+{
+    const v8 t0 = load(x), t1 = load(x + 8), b0 = load(x + width), b1 = load(x + width + 8);
+    const v8 a = EVENS(t0, t1), b = ODDS(t0, t1), c = EVENS(b0, b1), d = ODDS(b0, b1);
+    v8 best = choose((v8i)(b > a), b, a);
+    best = choose((v8i)(c > best), c, best);
+    best = choose((v8i)(d > best), d, best);
+    best = choose((v8i)(d != d), d, best); /* the first NaN comes last */
+    best = choose((v8i)(c != c), c, best);
+    best = choose((v8i)(b != b), b, best);
+    store(y, choose((v8i)(a != a), a, best));
+}
+
+FT_INLINE void eight_backward(float *dx, v8 g, const float *x, uint32_t width)
+{
+    const v8 t0 = load(x), t1 = load(x + 8), b0 = load(x + width), b1 = load(x + width + 8);
+    const v8 a = EVENS(t0, t1), b = ODDS(t0, t1), c = EVENS(b0, b1), d = ODDS(b0, b1);
+    const v8i at_b = (v8i)(b > a);
+    v8 best = choose(at_b, b, a);
+    const v8i at_c = (v8i)(c > best);
+    best = choose(at_c, c, best);
+    const v8i at_d = (v8i)(d > best);
+    const v8 ga = only(g, ~(at_b | at_c | at_d)), gb = only(g, at_b & ~(at_c | at_d)), gc = only(g, at_c & ~at_d);
+    const v8 gd = only(g, at_d);
+    store(dx, LOW_PAIRS(ga, gb));
+    store(dx + 8, HIGH_PAIRS(ga, gb));
+    store(dx + width, LOW_PAIRS(gc, gd));
+    store(dx + width + 8, HIGH_PAIRS(gc, gd));
+}
+
+/* The last eight windows of a row may be some that are done already. Short rows without a gap are done as if they were
+ * eight windows long: what that writes too much, the next row writes again. */
+static bool overlaps(uint32_t width, uint32_t n, uint32_t rows) { return n < 8 && n >= 4 && width == 2 * n && rows > 1; }
+
 FT_TARGETS void ft_halves_forward(float *y, const float *x, uint32_t width, uint32_t n, uint32_t rows)
 {
     for (; rows; rows--, x += 2 * width, y += n) {
         uint32_t i = 0;
-        for (; i + 8 <= n; i += 8) {
-            const v8 t0 = load(x + 2 * i), t1 = load(x + 2 * i + 8);
-            const v8 b0 = load(x + width + 2 * i), b1 = load(x + width + 2 * i + 8);
-            const v8 a = EVENS(t0, t1), b = ODDS(t0, t1), c = EVENS(b0, b1), d = ODDS(b0, b1);
-            v8 best = choose((v8i)(b > a), b, a);
-            best = choose((v8i)(c > best), c, best);
-            best = choose((v8i)(d > best), d, best);
-            best = choose((v8i)(d != d), d, best); /* the first NaN comes last */
-            best = choose((v8i)(c != c), c, best);
-            best = choose((v8i)(b != b), b, best);
-            store(y + i, choose((v8i)(a != a), a, best));
+        for (; i + 8 <= n; i += 8)
+            eight_forward(y + i, x + 2 * i, width);
+        if (i < n && n >= 8) {
+            eight_forward(y + n - 8, x + 2 * (n - 8), width);
+            continue;
+        }
+        if (overlaps(width, n, rows)) {
+            eight_forward(y, x, width);
+            continue;
         }
         for (; i < n; i++)
             y[i] = largest_of_four(x + 2 * i, x + width + 2 * i);
@@ -96,31 +128,27 @@ FT_TARGETS void ft_halves_backward(float *dx, const float *dy, const float *x, u
 {
     for (; rows; rows--, x += 2 * width, dx += 2 * width, dy += n) {
         uint32_t i = 0;
-        for (; i + 8 <= n; i += 8) {
-            const v8 t0 = load(x + 2 * i), t1 = load(x + 2 * i + 8);
-            const v8 b0 = load(x + width + 2 * i), b1 = load(x + width + 2 * i + 8);
-            const v8 a = EVENS(t0, t1), b = ODDS(t0, t1), c = EVENS(b0, b1), d = ODDS(b0, b1), g = load(dy + i);
-            const v8i at_b = (v8i)(b > a);
-            v8 best = choose(at_b, b, a);
-            const v8i at_c = (v8i)(c > best);
-            best = choose(at_c, c, best);
-            const v8i at_d = (v8i)(d > best);
-            const v8 ga = only(g, ~(at_b | at_c | at_d)), gb = only(g, at_b & ~(at_c | at_d)), gc = only(g, at_c & ~at_d);
-            const v8 gd = only(g, at_d);
-            store(dx + 2 * i, LOW_PAIRS(ga, gb));
-            store(dx + 2 * i + 8, HIGH_PAIRS(ga, gb));
-            store(dx + width + 2 * i, LOW_PAIRS(gc, gd));
-            store(dx + width + 2 * i + 8, HIGH_PAIRS(gc, gd));
+        for (; i + 8 <= n; i += 8)
+            eight_backward(dx + 2 * i, load(dy + i), x + 2 * i, width);
+        if (i < n && n >= 8) {
+            eight_backward(dx + 2 * (n - 8), load(dy + n - 8), x + 2 * (n - 8), width);
+            continue;
+        }
+        if (overlaps(width, n, rows)) {
+            eight_backward(dx, load(dy), x, width);
+            continue;
         }
         for (; i < n; i++) {
             const float *w = x + 2 * i;
-            float *to = dx + 2 * i;
-            const float ab = w[1] > w[0] ? w[1] : w[0], abc = w[width] > ab ? w[width] : ab, g = dy[i];
-            const bool at_b = w[1] > w[0], at_c = w[width] > ab, at_d = w[width + 1] > abc;
-            to[0] = at_b | at_c | at_d ? 0.0f : g;
-            to[1] = at_b & !at_c & !at_d ? g : 0.0f;
-            to[width] = at_c & !at_d ? g : 0.0f;
-            to[width + 1] = at_d ? g : 0.0f;
+            float *to = dx + 2 * i, best = w[0];
+            uint32_t at = 0;
+            at = w[1] > best ? 1 : at;
+            best = w[1] > best ? w[1] : best;
+            at = w[width] > best ? width : at;
+            best = w[width] > best ? w[width] : best;
+            at = w[width + 1] > best ? width + 1 : at;
+            to[0] = to[1] = to[width] = to[width + 1] = 0.0f;
+            to[at] = dy[i];
         }
     }
 }

@@ -17,7 +17,8 @@ enum { FT_TAPS_SLACK = 32 };
 /* The outputs of one channel: rows x cols, stored without gaps; the inputs of two rows lie `pitch` apart. */
 typedef struct {
     uint32_t rows, cols, pitch;
-    bool triples; /* taps come in threes whose positions are p, p + 1, p + 2 */
+    bool triples;   /* taps come in threes whose positions are p, p + 1, p + 2 */
+    uint32_t reach; /* taps this close read the same input channel, whose gradient fills from 0; 0: not known */
 } ft_grid;
 
 /* y[r, c] = bias + sum_k w[k] x[at[k] + r pitch + c]; k ascending */

@@ -61,23 +61,72 @@ FT_TARGETS void ft_taps_forward(float *y, const float *x, const float *w, const 
     }
 }
 
-FT_TARGETS void ft_taps_backward_input(float *dx, const float *dy, const float *w, const uint16_t *at, uint32_t taps,
-                                       const ft_grid *g)
+FT_INLINE void spread(float *run, const float *dy, float w, const ft_grid *g)
 {
     const uint32_t rest = g->cols % 8, whole = g->cols - rest;
     const v8i some = first_lanes(rest);
-    for (uint32_t k = 0; k < taps; k++) {
-        const v8 weight = splat(w[k]);
-        const float *from = dy;
-        float *run = dx + at[k];
-        for (uint32_t r = 0; r < g->rows; r++, from += g->cols, run += g->pitch) {
-            for (uint32_t c = 0; c < whole; c += 8)
-                store(run + c, load(run + c) + weight * load(from + c));
-            if (rest) {
-                const v8 old = load(run + whole);
-                store(run + whole, choose(some, old + weight * load(from + whole), old));
-            }
+    const v8 weight = splat(w);
+    for (uint32_t r = 0; r < g->rows; r++, dy += g->cols, run += g->pitch) {
+        for (uint32_t c = 0; c < whole; c += 8)
+            store(run + c, load(run + c) + weight * load(dy + c));
+        if (rest) {
+            const v8 old = load(run + whole);
+            store(run + whole, choose(some, old + weight * load(dy + whole), old));
         }
+    }
+}
+
+/* Adds N pieces' sums over the taps; wide: dy with the pitch of dx between zeros, at its first output. */
+#define GATHER(N)                                                                                                        \
+    FT_INLINE void gather_##N(float *run, const float *wide, const float *w, const uint16_t *at, uint32_t taps)          \
+    {                                                                                                                    \
+        v8 acc[N];                                                                                                       \
+        for (int i = 0; i < N; i++)                                                                                      \
+            acc[i] = load(run + 8 * i);                                                                                  \
+        for (uint32_t k = 0; k < taps; k++) {                                                                            \
+            const v8 weight = splat(w[k]);                                                                               \
+            const float *from = wide - (uint32_t)(at[k] - at[0]);                                                        \
+            for (int i = 0; i < N; i++)                                                                                  \
+                acc[i] += weight * load(from + 8 * i);                                                                   \
+        }                                                                                                                \
+        for (int i = 0; i < N; i++)                                                                                      \
+            store(run + 8 * i, acc[i]);                                                                                  \
+    }
+GATHER(8)
+GATHER(1)
+
+enum { WIDE = 1024 }; /* floats of a map that several taps of a channel gather from; larger maps are spread tap by tap */
+
+/* On a small map, spreading the next tap of a channel would wait for the last one's stores: gather such taps together. */
+FT_TARGETS void ft_taps_backward_input(float *dx, const float *dy, const float *w, const uint16_t *at, uint32_t taps,
+                                       const ft_grid *g)
+{
+    float wide[WIDE];
+    const uint32_t run = (g->rows - 1) * g->pitch + g->cols;
+    const bool fits = g->reach && run + 2 * g->reach + 8 <= WIDE;
+    bool filled = false;
+    for (uint32_t k = 0, n; k < taps; k += n) {
+        for (n = 1; fits && k + n < taps && (uint32_t)(at[k + n] - at[k]) <= g->reach;)
+            n++;
+        if (n == 1) {
+            spread(dx + at[k], dy, w[k], g);
+            continue;
+        }
+        if (!filled) {
+            memset(wide, 0, (run + 2 * g->reach + 8) * sizeof *wide);
+            ft_rows_copy(wide + g->reach, g->pitch, dy, g->cols, g->rows, g->cols);
+            filled = true;
+        }
+        float *to = dx + at[k];
+        const float *from = wide + g->reach;
+        uint32_t length = run + (uint32_t)(at[k + n - 1] - at[k]), i = 0;
+        for (; i + 64 <= length; i += 64)
+            gather_8(to + i, from + i, w + k, at + k, n);
+        for (; i + 8 <= length; i += 8)
+            gather_1(to + i, from + i, w + k, at + k, n);
+        for (; i < length; i++)
+            for (uint32_t t = 0; t < n; t++)
+                to[i] += w[k + t] * from[i - (uint32_t)(at[k + t] - at[k])];
     }
 }
 
