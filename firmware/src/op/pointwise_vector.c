@@ -65,11 +65,16 @@ FT_INLINE float largest_of_four(const float *top, const float *bottom)
     return sum == sum ? best : a != a ? a : b != b ? b : c != c ? c : d != d ? d : best;
 }
 
-/* Columns 0, 2, 4, … and 1, 3, 5, … of sixteen. */
-#define EVENS(p, q) __builtin_shuffle(p, q, (v8i){0, 2, 4, 6, 8, 10, 12, 14})
-#define ODDS(p, q) __builtin_shuffle(p, q, (v8i){1, 3, 5, 7, 9, 11, 13, 15})
-#define LOW_PAIRS(p, q) __builtin_shuffle(p, q, (v8i){0, 8, 1, 9, 2, 10, 3, 11})
-#define HIGH_PAIRS(p, q) __builtin_shuffle(p, q, (v8i){4, 12, 5, 13, 6, 14, 7, 15})
+#if defined(__clang__) || __GNUC__ >= 12
+#define PICK(p, q, ...) __builtin_shufflevector(p, q, __VA_ARGS__)
+#else
+#define PICK(p, q, ...) __builtin_shuffle(p, q, (v8i){__VA_ARGS__})
+#endif
+/* Columns 0, 2, 4, … and 1, 3, 5, … of sixteen, and back. */
+#define EVENS(p, q) PICK(p, q, 0, 2, 4, 6, 8, 10, 12, 14)
+#define ODDS(p, q) PICK(p, q, 1, 3, 5, 7, 9, 11, 13, 15)
+#define LOW_PAIRS(p, q) PICK(p, q, 0, 8, 1, 9, 2, 10, 3, 11)
+#define HIGH_PAIRS(p, q) PICK(p, q, 4, 12, 5, 13, 6, 14, 7, 15)
 
 FT_INLINE void eight_forward(float *y, const float *x, uint32_t width)
 {
