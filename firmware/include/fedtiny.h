@@ -1,7 +1,9 @@
 /* fedtiny: sparse federated training on a microcontroller. The only public header.
  *
  * The caller owns all memory: one arena, one blob, one data source. No malloc, no globals, no stdio; two nodes in one
- * process work. Calls on one node must not overlap. All floats are binary32 and results are the same bits on every target.
+ * process work. Calls on one node must not overlap. All floats are binary32 and results are the same bits on every target,
+ * except from a core built with FT_FAST defined (and -ffp-contract=fast): it fuses multiply and add, rounds less often, and
+ * its results are close to, not equal to, those of other builds.
  */
 #ifndef FEDTINY_H
 #define FEDTINY_H

@@ -13,13 +13,9 @@ void ft_relu_forward(float *y, const float *x, float limit, uint32_t n)
 
 void ft_relu_backward(float *dx, const float *dy, const float *y, float limit, uint32_t n, bool accumulate)
 {
-    if (!accumulate && limit == INFINITY) {
-        for (uint32_t i = 0; i < n; i++)
-            dx[i] = y[i] > 0.0f ? dy[i] : 0.0f;
-        return;
-    }
+    const bool open = limit == INFINITY;
     for (uint32_t i = 0; i < n; i++) {
-        float g = y[i] > 0.0f && y[i] < limit ? dy[i] : 0.0f;
+        float g = y[i] > 0.0f && (open || y[i] < limit) ? dy[i] : 0.0f;
         dx[i] = accumulate ? dx[i] + g : g;
     }
 }

@@ -126,7 +126,7 @@ FT_TARGETS void ft_taps_backward_input(float *dx, const float *dy, const float *
             gather_1(to + i, from + i, w + k, at + k, n);
         for (; i < length; i++)
             for (uint32_t t = 0; t < n; t++)
-                to[i] += w[k + t] * from[i - (uint32_t)(at[k + t] - at[k])];
+                to[i] += w[k + t] * *(from + i - (uint32_t)(at[k + t] - at[k]));
     }
 }
 
