@@ -149,9 +149,9 @@
     .endr
 .endm
 
-/* ---- forward: job { y, x, w, at, taps, bias, tiles, rows, x_skip, y_skip, pitch, x_step } ----
+/* ---- forward: job { y, x, w, at, taps, bias, tiles, rows, x_skip, y_skip, pitch } ----
  * A tile is n1 outputs and, if n2, n2 more whose inputs follow (apart = 0) or lie one pitch further on (apart = 1).
- * r1 y, r2 x, r3 w, r4 at, r5 pairs, r6 r7 addresses, r8 bias, r9 tiles left, r10 rows left, r11 first w, r12 pitch,
+ * r1 y, r2 x, r3 w, r4 at, r5 turns, r6 r7 addresses, r8 bias, r9 tiles left, r10 rows left, r11 first w, r12 pitch,
  * lr first at */
 .macro one_tap n1, n2, apart, w
     .if \n2 == 0
@@ -171,7 +171,18 @@
     .endif
 .endm
 
-.macro forward name, n1, n2, apart
+.macro two_taps n1, n2, apart
+    ldrh r6, [r4], #2
+    ldrh r7, [r4], #2
+    vldmia r3!, {s30-s31}
+    add r6, r2, r6, lsl #2
+    one_tap \n1, \n2, \apart, 30
+    add r6, r2, r7, lsl #2
+    one_tap \n1, \n2, \apart, 31
+.endm
+
+/* deep: four taps a turn; an odd pair enters in its middle */
+.macro forward name, n1, n2, apart, deep
     function \name
     enter
     ldr r1, [r0]
@@ -182,28 +193,33 @@
     ldr r10, [r0, #28]
     ldr r12, [r0, #40]
 1:  ldr r9, [r0, #24]
-2:  ldr r5, [r0, #16]
+2:  ldr r7, [r0, #16]
     load 0, %(\n1+\n2), r8
     mov r3, r11
     mov r4, lr
-    subs r5, r5, #2
-    blo 4f
-3:  ldrh r6, [r4], #2
-    ldrh r7, [r4], #2
-    vldmia r3!, {s30-s31}
-    add r6, r2, r6, lsl #2
-    one_tap \n1, \n2, \apart, 30
-    add r6, r2, r7, lsl #2
-    one_tap \n1, \n2, \apart, 31
-    subs r5, r5, #2
-    bhs 3b
-4:  adds r5, r5, #2
+    .if \deep
+    adds r5, r7, #2
+    lsrs r5, r5, #2
     beq 5f
+    tst r7, #2
+    bne 4f
+3:  two_taps \n1, \n2, \apart
+4:  two_taps \n1, \n2, \apart
+    .else
+    lsrs r5, r7, #1
+    beq 5f
+3:  two_taps \n1, \n2, \apart
+    .endif
+    subs r5, r5, #1
+    bne 3b
+5:  ldr r7, [r0, #16]
+    lsls r7, r7, #31
+    beq 6f
     ldrh r6, [r4]
     vldr s30, [r3]
     add r6, r2, r6, lsl #2
     one_tap \n1, \n2, \apart, 30
-5:  store_on 0, %(\n1+\n2), r1
+6:  store_on 0, %(\n1+\n2), r1
     .if \apart == 0
     add r2, r2, #4*(\n1+\n2)
     .endif
@@ -219,13 +235,13 @@
     .size \name, .-\name
 .endm
 
-    forward ft_m4_forward_16, 8, 8, 0
-    forward ft_m4_forward_14, 14, 0, 0
-    forward ft_m4_forward_8, 8, 0, 0
-    forward ft_m4_forward_4, 4, 0, 0
-    forward ft_m4_forward_1, 1, 0, 0
-    forward ft_m4_forward_2x8, 8, 8, 1
-    forward ft_m4_forward_2x7, 7, 7, 1
+    forward ft_m4_forward_16, 8, 8, 0, 1
+    forward ft_m4_forward_14, 14, 0, 0, 0
+    forward ft_m4_forward_8, 8, 0, 0, 0
+    forward ft_m4_forward_4, 4, 0, 0, 0
+    forward ft_m4_forward_1, 1, 0, 0, 0
+    forward ft_m4_forward_2x8, 8, 8, 1, 1
+    forward ft_m4_forward_2x7, 7, 7, 1, 0
 
 /* The same with taps in threes at p, p + 1, p + 2: one load of n + 2 inputs serves three. n <= 14. taps counts threes. */
 .macro forward_triples name, n
