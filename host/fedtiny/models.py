@@ -2,7 +2,8 @@
 
 Every model takes (n, C, H, W) float32, returns logits (n, classes) and is made of modules that export to the
 node's operators (firmware/BLOB.md). The residual net follows He et al. (arXiv 1512.03385), the depthwise
-separable one the keyword net of Zhang et al. (arXiv 1711.07128).
+separable one the keyword net of Zhang et al. (arXiv 1711.07128). `resnet8` and `ds-cnn` are the reference models of
+MLPerf Tiny (arXiv 2106.07597), without the biases and the dropout that a norm makes idle.
 """
 
 from __future__ import annotations
@@ -136,12 +137,53 @@ def _ds_cnn_mini(shape: tuple[int, int, int], classes: int, width: int, norm: No
     return _named([*parts, *_head(inputs, classes)])
 
 
+class _TinyBlock(_Residual):
+    """The residual block of MLPerf Tiny: where the shape changes, the shortcut is a bare convolution without a norm."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: Norm) -> None:
+        super().__init__(inputs, outputs, stride, norm)
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride)
+
+
+def _resnet8(shape: tuple[int, int, int], classes: int, width: int, norm: Norm) -> nn.Module:
+    w = width
+    return _named(
+        [
+            ("stem", _conv(shape[0], w, (3, 3), norm)),
+            ("relu", nn.ReLU()),
+            ("stage1", _TinyBlock(w, w, 1, norm)),
+            ("stage2", _TinyBlock(w, 2 * w, 2, norm)),
+            ("stage3", _TinyBlock(2 * w, 4 * w, 2, norm)),
+            *_head(4 * w, classes),
+        ]
+    )
+
+
+def _ds_cnn(shape: tuple[int, int, int], classes: int, width: int, norm: Norm) -> nn.Module:
+    stem = nn.Conv2d(shape[0], width, (10, 4), 2, (5, 1), bias=False)  # 49x10 -> 25x5, as "same" padding gives
+    parts: list[tuple[str, nn.Module]] = [
+        ("stem", nn.Sequential(OrderedDict(conv=stem, norm=norm(width)))),
+        ("relu", nn.ReLU()),
+    ]
+    for i in range(1, 5):
+        parts += [
+            (f"depthwise{i}", _conv(width, width, (3, 3), norm, groups=width)),
+            (f"relu{i}a", nn.ReLU()),
+            (f"pointwise{i}", _conv(width, width, (1, 1), norm)),
+            (f"relu{i}b", nn.ReLU()),
+        ]
+    return _named([*parts, *_head(width, classes)])
+
+
 _Build = Callable[[tuple[int, int, int], int, int, Norm], nn.Module]
 _MODELS: dict[str, tuple[_Build, int, tuple[int, int]]] = {  # build, default width, smallest (H, W)
     "resnet-mini": (_resnet_mini, 16, (1, 1)),
     "watch-net": (_watch_net, 16, (1, 8)),
     "lenet-mini": (_lenet_mini, 8, (4, 4)),
     "ds-cnn-mini": (_ds_cnn_mini, 32, (1, 1)),
+    "resnet8": (_resnet8, 16, (1, 1)),
+    "ds-cnn": (_ds_cnn, 64, (2, 4)),
 }
 NAMES = tuple(_MODELS)
 

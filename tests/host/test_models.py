@@ -7,6 +7,8 @@ import torch
 
 from fedtiny.models import NAMES, build, count_parameters, count_weights
 from fedtiny_export.errors import ConfigError
+from fedtiny_export.flops import macs
+from fedtiny_export.torch_in import from_torch
 
 SHAPES = {"watch-net": (6, 1, 128)}
 
@@ -22,11 +24,23 @@ def net(name: str, *, norm: str = "batch", seed: int = 0) -> torch.nn.Module:
         ("watch-net", 20_768, 21_098),
         ("lenet-mini", 9_064, 9_098),
         ("ds-cnn-mini", 13_920, 14_826),
+        ("resnet8", 77_072, 77_658),
+        ("ds-cnn", 21_888, 23_050),
     ],
 )
 def test_sizes_are_those_that_the_documents_quote(name: str, weights: int, parameters: int) -> None:
     assert count_weights(net(name)) == weights
     assert count_parameters(net(name)) == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "mega_macs"), [("resnet8", (3, 32, 32), 10, 12.50), ("ds-cnn", (1, 49, 10), 12, 2.66)]
+)
+def test_the_nets_of_mlperf_tiny_take_the_published_macs(
+    name: str, shape: tuple[int, int, int], classes: int, mega_macs: float
+) -> None:
+    graph = from_torch(build(name, input_shape=shape, classes=classes), shape).graph
+    assert sum(macs(graph, None).values()) / 1e6 == pytest.approx(mega_macs, abs=0.005)
 
 
 @pytest.mark.parametrize("norm", ["batch", "group"])
