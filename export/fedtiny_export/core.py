@@ -26,6 +26,7 @@ from fedtiny_export.masks import EncodedMask
 
 MODES = {"infer": 1, "measure": 2, "train": 4, "score": 8}
 NORMS = {"batch": 0, "frozen": 1}
+KEEPS = {"f32": 0, "f16": 1, "int8": 2}
 
 
 class _Config(ct.Structure):
@@ -35,6 +36,7 @@ class _Config(ct.Structure):
         ("norm", ct.c_uint8),
         ("topk_max", ct.c_uint32),
         ("score_tile_bytes", ct.c_uint32),
+        *((knob, ct.c_uint8) for knob in ("keep", "lean", "layerwise", "plain_sgd")),
     ]
 
 
@@ -146,17 +148,27 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeConfig:
-    """What a node will be asked to do (ft_config): `modes` of infer, measure, train, score."""
+    """What a node will be asked to do (ft_config): `modes` of infer, measure, train, score.
+
+    The last four trade time, momentum or (keep alone) accuracy for memory. `keep`: f32, f16 or int8, the form of what
+    training keeps for its backward pass. `lean`: convolutions row by row. `layerwise`: a layer's values change as soon
+    as its gradient is known; then `gradient` is refused. `plain_sgd`: no momentum.
+    """
 
     micro_batch: int = 1
     modes: Sequence[str] = ("infer",)
     norm: str = "batch"
     topk_max: int = 0
     score_tile_bytes: int = 0
+    keep: str = "f32"
+    lean: bool = False
+    layerwise: bool = False
+    plain_sgd: bool = False
 
     def _struct(self) -> _Config:
         bits = sum(MODES[mode] for mode in self.modes)
-        return _Config(self.micro_batch, bits, NORMS[self.norm], self.topk_max, self.score_tile_bytes)
+        knobs = (KEEPS[self.keep], self.lean, self.layerwise, self.plain_sgd)
+        return _Config(self.micro_batch, bits, NORMS[self.norm], self.topk_max, self.score_tile_bytes, *knobs)
 
 
 def _memory(struct: _Memory) -> Memory:
@@ -197,16 +209,18 @@ def _f32(array: NDArray[Any]) -> F32:
 
 
 class CoreNode:
-    """One node in this process, in an arena of exactly the planned bytes.
+    """One node in this process, in an arena of exactly the planned bytes: its own, or the start of the one given.
 
     Raises CoreError with the core's status. Not for two threads at once; several nodes on several threads are fine.
     """
 
-    def __init__(self, blob: bytes, config: NodeConfig) -> None:
+    def __init__(self, blob: bytes, config: NodeConfig, arena: NDArray[np.uint64] | None = None) -> None:
         self._lib = _library()
         self._blob = blob  # read in place by the node: kept as long as the node
         self.memory = plan(blob, config)
-        self._arena = np.zeros(self.memory.peak // 8 + 1, np.uint64)
+        self._arena = np.zeros(self.memory.peak // 8 + 1, np.uint64) if arena is None else arena
+        if self._arena.nbytes < self.memory.peak:
+            raise CoreError(f"an arena of {self._arena.nbytes} bytes: give the {self.memory.peak} that plan() names")
         self._samples: tuple[object, ...] = ()
         node = ct.c_void_p()
         status = self._lib.ft_load(_address(self._arena), self.memory.peak, blob, len(blob), config._struct(), node)

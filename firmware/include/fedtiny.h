@@ -41,16 +41,22 @@ typedef struct {
 
 enum { FT_MODE_INFER = 1, FT_MODE_MEASURE = 2, FT_MODE_TRAIN = 4, FT_MODE_SCORE = 8, FT_MODE_ALL = 15 };
 enum { FT_NORM_BATCH = 0, FT_NORM_FROZEN = 1 }; /* statistics of the micro-batch, or the stored ones */
+enum { FT_KEEP_F32 = 0, FT_KEEP_F16 = 1, FT_KEEP_INT8 = 2 }; /* form of what training keeps for its backward pass */
 enum { FT_MASK_BITMAP = 1, FT_MASK_DELTAS = 2 };
 enum { FT_DATA_DEV = 0, FT_DATA_ALL = 1 };
 
-/* What a node will be asked to do; decides how much memory it needs. */
+/* What a node will be asked to do; decides how much memory it needs. Zero in the last four: fastest; of these only `keep`
+ * changes results. */
 typedef struct {
     uint16_t micro_batch;      /* samples per training step and per BN measurement, 1 to 256 */
     uint8_t modes;             /* FT_MODE_* or-ed */
     uint8_t norm;              /* FT_NORM_*: how batch norms train */
     uint32_t topk_max;         /* most entries one ft_score call may return */
     uint32_t score_tile_bytes; /* RAM for gradient rows of pruned weights; more = fewer passes; 0 = one row */
+    uint8_t keep;              /* FT_KEEP_*: f16 and int8 round what backward reads; forward stays exact */
+    uint8_t lean;              /* 1: convolutions row by row, depthwise outputs computed again: less memory, more time */
+    uint8_t layerwise;         /* 1: a layer's values change as soon as its gradient is known; ft_gradient: FT_ERR_STATE */
+    uint8_t plain_sgd;         /* 1: no memory for momentum; ft_train with momentum > 0: FT_ERR_ARG */
 } ft_config;
 
 /* Bytes by kind. The kinds of work (gradients to topk) are those of the mode that takes most, so all kinds add up to peak. */

@@ -1,6 +1,7 @@
 /* The public calls: arguments and state are checked here, the work is done below. */
 #include "bn.h"
 #include "num.h"
+#include "op/taps.h"
 #include "topk.h"
 #include "train.h"
 
@@ -99,6 +100,8 @@ ft_status ft_load(void *arena, size_t arena_bytes, const uint8_t *bytes, size_t 
     at += net->layout.label_bytes;
     net->work = (float *)(void *)at;
     net->value_count = net->layout.value_count;
+    if (config->modes & (FT_MODE_TRAIN | FT_MODE_SCORE))
+        ft_zero(ft_net_extra(net, FT_PASS_TRAIN) - FT_TAPS_SLACK, FT_TAPS_SLACK);
     copy_values(net);
     *out = node;
     return FT_OK;
@@ -263,7 +266,7 @@ static bool is_rate(float x) { return ft_num_finite(x) && x >= 0.0f; }
 ft_status ft_train(ft_node *node, const ft_train_task *task, ft_score_sum *result, float *moments, uint32_t moment_count)
 {
     if (!node || !task || !result || !is_rate(task->lr) || !is_rate(task->momentum) || !is_rate(task->weight_decay)
-        || task->epochs == 0 || (moments && moment_count != node->net.layout.stat_count))
+        || task->epochs == 0 || (node->net.config.plain_sgd && task->momentum > 0.0f) || (moments && moment_count != node->net.layout.stat_count))
         return FT_ERR_ARG;
     ft_status status = ready(node, FT_MODE_TRAIN, node->data.count);
     if (status != FT_OK || node->thresholded)
@@ -310,6 +313,8 @@ ft_status ft_gradient(ft_node *node, uint32_t first, uint32_t count, const float
         || count > node->data.count || first > node->data.count - count)
         return FT_ERR_ARG;
     ft_status status = ready(node, FT_MODE_TRAIN, node->data.count);
+    if (status == FT_OK && node->net.config.layerwise)
+        status = FT_ERR_STATE;
     return status != FT_OK ? status
                            : ft_train_gradient(&node->net, &node->data, first, count, gradients, loss_sum);
 }

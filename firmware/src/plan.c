@@ -2,12 +2,17 @@
 
 #include <string.h>
 
-/* One piece of memory that one or several tensors occupy in turn, per sample. Times: operator i runs forward at i, the loss
- * at n, operator i backward at 2n - i. */
+#include "keep.h"
+#include "op/lean.h"
+#include "op/taps.h"
+
+/* One piece of memory that one or several tensors occupy in turn. Times: operator i runs forward at i, the loss at n,
+ * operator i backward at 2n - i. */
 typedef struct {
     uint32_t size, begin, end, at;
 } piece;
 
+static uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
 static uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
 
 ft_conv ft_plan_conv(const ft_blob *blob, const ft_op *op)
@@ -38,6 +43,14 @@ uint32_t ft_plan_user(const ft_blob *blob, uint32_t param)
     return FT_NONE;
 }
 
+uint32_t ft_plan_writer(const ft_blob *blob, uint32_t tensor)
+{
+    for (uint32_t i = 0; i < blob->ops; i++)
+        if (ft_blob_op(blob, i).out == tensor)
+            return i;
+    return FT_NONE;
+}
+
 uint32_t ft_plan_tile_rows(uint32_t tile_bytes, uint32_t row_len, uint32_t rows)
 {
     uint32_t fit = tile_bytes / 4 / row_len;
@@ -49,9 +62,12 @@ uint32_t ft_plan_table_bytes(const ft_blob *blob)
     return (uint32_t)(blob->tensors * sizeof(ft_place) + blob->params * sizeof(ft_slot) + blob->ops * sizeof(ft_step));
 }
 
+/* Pieces of training at most: value, packed and gradient of each tensor; winners, gradients and two scratches of each op. */
+static uint32_t most_pieces(const ft_blob *blob) { return 3u * blob->tensors + 4u * blob->ops; }
+
 uint32_t ft_plan_bytes(const ft_blob *blob)
 {
-    return ft_plan_table_bytes(blob) + (uint32_t)(2u * blob->tensors * sizeof(piece));
+    return ft_plan_table_bytes(blob) + (uint32_t)(most_pieces(blob) * sizeof(piece) + blob->tensors * sizeof(uint32_t));
 }
 
 static uint32_t readers(const ft_blob *blob, uint32_t tensor)
@@ -64,76 +80,117 @@ static uint32_t readers(const ft_blob *blob, uint32_t tensor)
     return count;
 }
 
-static uint8_t writer_kind(const ft_blob *blob, uint32_t tensor)
-{
-    for (uint32_t i = 0; i < blob->ops; i++) {
-        ft_op op = ft_blob_op(blob, i);
-        if (op.out == tensor)
-            return op.kind;
-    }
-    return 0; /* the model's input */
-}
-
 static bool is_relu(uint8_t kind) { return kind == FT_OP_RELU || kind == FT_OP_RELU6; }
 static bool is_norm(uint8_t kind) { return kind == FT_OP_BATCHNORM || kind == FT_OP_GROUPNORM; }
 
-/* Does backward read the operator's input again? */
-static bool needs_input(uint8_t kind)
+/* Can the operator write its output over its input, and its input's gradient over its output's? */
+static bool works_in_place(const ft_blob *blob, const ft_op *op, const ft_config *config)
 {
-    return kind == FT_OP_CONV2D || kind == FT_OP_LINEAR || is_norm(kind) || kind == FT_OP_MAXPOOL;
+    if (op->kind == FT_OP_CONV2D && config->lean) {
+        ft_conv c = ft_plan_conv(blob, op);
+        return ft_lean_in_place(&c);
+    }
+    return is_relu(op->kind) || is_norm(op->kind) || op->kind == FT_OP_ADD;
 }
 
-/* May `op` write its output over this input? Flatten always shares. The others need to be the only reader; in training
- * nobody may need the old content: not the writer (a ReLU looks at its output again), not `op` itself. */
-static bool may_overwrite(const ft_blob *blob, const ft_op *op, uint32_t in, bool training)
+/* May `op` write its output over this input? Flatten always shares. The others need to be the only reader; in training the
+ * old content must not be what is kept for backward. */
+static bool may_overwrite(const ft_blob *blob, const ft_op *op, uint32_t in, const ft_config *config,
+                          const ft_place *places, bool training)
 {
     if (op->kind == FT_OP_FLATTEN)
         return true;
-    if (!is_relu(op->kind) && op->kind != FT_OP_ADD && !is_norm(op->kind))
+    uint32_t writer = ft_plan_writer(blob, in);
+    if (!works_in_place(blob, op, config) || writer == FT_NONE || readers(blob, in) != 1
+        || ft_blob_op(blob, writer).kind == FT_OP_FLATTEN)
         return false;
-    uint8_t writer = writer_kind(blob, in);
-    if (writer == 0 || writer == FT_OP_FLATTEN || readers(blob, in) != 1)
-        return false;
-    return !training || (!needs_input(op->kind) && !is_relu(writer));
+    return !training || places[in].kept != FT_KEPT_WHOLE;
 }
 
-/* Assigns each tensor's value to a piece; *ids is a field of ft_place that holds piece numbers until placement. */
-static uint32_t value_pieces(const ft_blob *blob, piece *pieces, ft_place *places, bool training)
+/* Pieces being collected. `batch` multiplies the size of a tensor. */
+typedef struct {
+    const ft_blob *blob;
+    const ft_config *config;
+    piece *pieces;
+    uint32_t count, batch;
+} heap;
+
+static uint32_t add_piece(heap *h, uint32_t size, uint32_t begin, uint32_t end)
 {
-    uint32_t count = 0, n = blob->ops;
+    h->pieces[h->count] = (piece){size, begin, end, 0};
+    return h->count++;
+}
+
+static uint32_t add_tensor(heap *h, uint32_t tensor, uint32_t time)
+{
+    return add_piece(h, h->batch * ft_shape_size(ft_blob_tensor(h->blob, tensor)), time, time);
+}
+
+static void live_until(heap *h, uint32_t id, uint32_t time) { h->pieces[id].end = larger(h->pieces[id].end, time); }
+
+/* Assigns each tensor's value to a piece; forward_at or train_at holds the piece's number until placement. */
+static void value_pieces(heap *h, ft_place *places, const uint32_t *until, bool training)
+{
+    const ft_blob *blob = h->blob;
 #define ID(t) (*(training ? &places[t].train_at : &places[t].forward_at))
-    pieces[count] = (piece){ft_shape_size(ft_blob_tensor(blob, blob->input)), 0, 0, 0};
-    ID(blob->input) = count++;
-    for (uint32_t i = 0; i < n; i++) {
+    ID(blob->input) = add_tensor(h, blob->input, 0);
+    for (uint32_t i = 0; i < blob->ops; i++) {
         ft_op op = ft_blob_op(blob, i);
         uint32_t shared = FT_NOWHERE;
         for (int k = 0; k < 2 && op.in[k] != FT_NONE; k++) {
-            piece *in = &pieces[ID(op.in[k])];
-            in->end = larger(in->end, training && needs_input(op.kind) ? 2 * n - i : i);
-            if (shared == FT_NOWHERE && may_overwrite(blob, &op, op.in[k], training))
+            live_until(h, ID(op.in[k]), i);
+            if (shared == FT_NOWHERE && may_overwrite(blob, &op, op.in[k], h->config, places, training))
                 shared = ID(op.in[k]);
         }
-        if (shared == FT_NOWHERE) {
-            pieces[count] = (piece){ft_shape_size(ft_blob_tensor(blob, op.out)), i, i, 0};
-            shared = count++;
-        }
-        ID(op.out) = shared;
-        if (training && is_relu(op.kind))
-            pieces[shared].end = larger(pieces[shared].end, 2 * n - i);
+        ID(op.out) = shared == FT_NOWHERE ? add_tensor(h, op.out, i) : shared;
+        live_until(h, ID(op.out), i);
     }
-    piece *logits = &pieces[ID(blob->output)];
-    logits->end = larger(logits->end, n);
+    live_until(h, ID(blob->output), blob->ops);
+    for (uint32_t t = 0; training && t < blob->tensors; t++)
+        if (places[t].kept == FT_KEPT_WHOLE)
+            live_until(h, ID(t), until[t]);
 #undef ID
-    return count;
 }
 
-static uint32_t gradient_pieces(const ft_blob *blob, piece *pieces, uint32_t count, ft_place *places, ft_step *steps)
+/* What is kept in another form than the tensor itself, from its writer's turn on. */
+static void kept_pieces(heap *h, ft_place *places, ft_step *steps, const uint32_t *until)
 {
+    const ft_blob *blob = h->blob;
+    for (uint32_t t = 0; t < blob->tensors; t++) {
+        uint32_t writer = ft_plan_writer(blob, t);
+        bool packed = places[t].kept == FT_KEPT_F16 || places[t].kept == FT_KEPT_INT8;
+        places[t].kept_at = FT_NOWHERE;
+        if (packed)
+            places[t].kept_at = add_piece(h, h->batch * ft_keep_floats(blob, places, t), writer == FT_NONE ? 0 : writer,
+                                          until[t]);
+    }
+    for (uint32_t i = 0; i < blob->ops; i++) {
+        ft_op op = ft_blob_op(blob, i);
+        uint32_t winners = h->batch * ft_shape_size(ft_blob_tensor(blob, op.out));
+        steps[i].picks_at = FT_NOWHERE;
+        if (ft_keep_picks(h->config, &op))
+            steps[i].picks_at = add_piece(h, winners / 4 + (winners % 4 != 0), i, 2u * blob->ops - i);
+    }
+}
+
+/* A convolution that ends one side of an add and runs backward before the other side's end does may read the sum's gradient
+ * where it lies: nobody has worked on it yet. */
+static bool reads_first(const ft_blob *blob, const ft_op *add, int k, const ft_config *config)
+{
+    uint32_t mine = ft_plan_writer(blob, add->in[k]), other = ft_plan_writer(blob, add->in[1 - k]);
+    if (add->kind != FT_OP_ADD || mine == FT_NONE || other == FT_NONE || mine < other || readers(blob, add->in[k]) != 1)
+        return false;
+    ft_op op = ft_blob_op(blob, mine);
+    return op.kind == FT_OP_CONV2D && (!works_in_place(blob, &op, config) || readers(blob, op.in[0]) != 1);
+}
+
+static void gradient_pieces(heap *h, ft_place *places, ft_step *steps)
+{
+    const ft_blob *blob = h->blob;
     uint32_t n = blob->ops;
     for (uint32_t t = 0; t < blob->tensors; t++)
         places[t].gradient_at = FT_NOWHERE;
-    pieces[count] = (piece){ft_shape_size(ft_blob_tensor(blob, blob->output)), n, n, 0};
-    places[blob->output].gradient_at = count++;
+    places[blob->output].gradient_at = add_tensor(h, blob->output, n);
     for (uint32_t i = n; i-- > 0;) {
         ft_op op = ft_blob_op(blob, i);
         uint32_t now = 2 * n - i, from = places[op.out].gradient_at;
@@ -146,22 +203,90 @@ static uint32_t gradient_pieces(const ft_blob *blob, piece *pieces, uint32_t cou
             if (*to != FT_NOWHERE) {
                 steps[i].accumulate[k] = true;
             } else if (!passed_on && readers(blob, op.in[k]) == 1
-                       && (is_relu(op.kind) || is_norm(op.kind) || op.kind == FT_OP_ADD || op.kind == FT_OP_FLATTEN)) {
+                       && (works_in_place(blob, &op, h->config) || op.kind == FT_OP_FLATTEN)) {
                 *to = from;
                 passed_on = true;
+            } else if (k == 1 && passed_on && reads_first(blob, &op, k, h->config)) {
+                *to = from;
             } else {
-                pieces[count] = (piece){ft_shape_size(ft_blob_tensor(blob, op.in[k])), now, now, 0};
-                *to = count++;
+                *to = add_tensor(h, op.in[k], now);
             }
-            pieces[*to].end = larger(pieces[*to].end, now);
+            live_until(h, *to, now);
         }
-        pieces[from].end = larger(pieces[from].end, now);
+        live_until(h, from, now);
     }
-    return count;
 }
 
-/* Largest first, each at the lowest offset that is free during its life; returns the floats that all take together. */
-static uint32_t place_pieces(piece *pieces, uint32_t count)
+static uint32_t trained_values(const ft_layout *layout, const ft_op *op)
+{
+    uint32_t values = 0;
+    for (int k = 0; k < 2; k++)
+        values += op->param[k] == FT_NONE ? 0 : layout->slots[op->param[k]].capacity;
+    return values;
+}
+
+static uint32_t forward_scratch(const ft_blob *blob, const ft_op *op, const ft_config *config, uint32_t batch)
+{
+    if (op->kind == FT_OP_LINEAR)
+        return ft_linear_scratch(ft_blob_tensor(blob, op->in[0]).c, batch);
+    if (op->kind != FT_OP_CONV2D)
+        return 0;
+    ft_conv c = ft_plan_conv(blob, op);
+    return config->lean ? ft_lean_scratch(&c) : ft_conv_scratch(&c);
+}
+
+/* What backward.c lays out in scratch: the operator's own, then what it reads again, then that one's temporaries. */
+static uint32_t backward_scratch(const ft_blob *blob, const ft_op *op, const ft_config *config, const ft_place *places)
+{
+    uint32_t read = is_relu(op->kind) ? op->out : op->in[0], batch = config->micro_batch;
+    ft_shape s = ft_blob_tensor(blob, read);
+    uint32_t pixels = (uint32_t)s.h * s.w, again = ft_keep_temp(blob, places, read);
+    uint8_t kept = places[ft_keep_root(blob, read)].kept;
+    if (kept == FT_KEPT_WHOLE || kept == FT_KEPT_NOT || ft_keep_picks(config, op))
+        pixels = again = 0;
+    switch (op->kind) {
+    case FT_OP_CONV2D: {
+        ft_conv c = ft_plan_conv(blob, op);
+        uint32_t quick = ft_conv_scratch(&c) + s.c * pixels + again;
+        uint32_t lean = larger(ft_lean_weight_scratch(&c) + ft_lean_channels(&c) * pixels + again, ft_lean_scratch(&c));
+        bool scores = config->modes & FT_MODE_SCORE && ft_blob_param(blob, op->param[0]).storage != FT_STORAGE_DENSE;
+        return !config->lean ? quick : scores ? larger(quick, lean) : lean;
+    }
+    case FT_OP_LINEAR:
+        return ft_linear_scratch(s.c, batch) + (pixels ? batch * s.c : 0) + again;
+    case FT_OP_BATCHNORM:
+        return 2 * batch * pixels + again;
+    case FT_OP_GROUPNORM:
+    case FT_OP_RELU:
+    case FT_OP_RELU6:
+    case FT_OP_MAXPOOL:
+        return pixels + again;
+    default:
+        return 0;
+    }
+}
+
+static void scratch_pieces(heap *h, const ft_place *places, ft_step *steps)
+{
+    const ft_blob *blob = h->blob;
+    for (uint32_t i = 0; i < blob->ops; i++) {
+        ft_op op = ft_blob_op(blob, i);
+        uint32_t forward = forward_scratch(blob, &op, h->config, h->batch), now = 2u * blob->ops - i;
+        uint32_t backward = backward_scratch(blob, &op, h->config, places);
+        steps[i].forward_scratch = forward ? add_piece(h, forward, i, i) : FT_NOWHERE;
+        steps[i].backward_scratch = backward ? add_piece(h, backward, now, now) : FT_NOWHERE;
+    }
+}
+
+/* The order in which pieces are placed: largest first, longest lived first, or largest size times life first. */
+static uint64_t rank(const piece *p, uint32_t order)
+{
+    uint32_t life = p->end - p->begin + 1;
+    return order == 0 ? p->size : order == 1 ? (uint64_t)life << 32 | p->size : (uint64_t)p->size * life;
+}
+
+/* Each piece at the lowest offset that is free during its life; returns the floats that all take together. */
+static uint32_t place_in_order(piece *pieces, uint32_t count, uint32_t order)
 {
     uint32_t total = 0;
     for (uint32_t i = 0; i < count; i++)
@@ -169,7 +294,7 @@ static uint32_t place_pieces(piece *pieces, uint32_t count)
     for (uint32_t done = 0; done < count; done++) {
         piece *next = 0;
         for (uint32_t i = 0; i < count; i++)
-            if (pieces[i].at == FT_NOWHERE && (!next || pieces[i].size > next->size))
+            if (pieces[i].at == FT_NOWHERE && (!next || rank(&pieces[i], order) > rank(next, order)))
                 next = &pieces[i];
         uint32_t at = 0;
         for (uint32_t i = 0; i < count; i++) {
@@ -186,20 +311,64 @@ static uint32_t place_pieces(piece *pieces, uint32_t count)
     return total;
 }
 
-static void place_activations(ft_layout *layout, const ft_blob *blob, piece *pieces)
+static uint32_t place_pieces(piece *pieces, uint32_t count)
 {
-    ft_place *places = layout->places;
-    uint32_t count = value_pieces(blob, pieces, places, false);
-    layout->forward_floats = place_pieces(pieces, count);
+    uint32_t best = 0, least = place_in_order(pieces, count, 0);
+    for (uint32_t order = 1; order < 3; order++) {
+        uint32_t total = place_in_order(pieces, count, order);
+        if (total < least) {
+            least = total;
+            best = order;
+        }
+    }
+    return place_in_order(pieces, count, best);
+}
+
+static void settle(const piece *pieces, uint32_t *id)
+{
+    if (*id != FT_NOWHERE)
+        *id = pieces[*id].at;
+}
+
+static void place_forward(ft_layout *layout, const ft_blob *blob, const ft_config *config, piece *pieces)
+{
+    heap h = {blob, config, pieces, 0, 1};
+    value_pieces(&h, layout->places, 0, false);
+    layout->forward_floats = place_pieces(pieces, h.count);
     for (uint32_t t = 0; t < blob->tensors; t++)
-        places[t].forward_at = pieces[places[t].forward_at].at;
-    count = value_pieces(blob, pieces, places, true);
-    count = gradient_pieces(blob, pieces, count, places, layout->steps);
-    layout->train_floats = place_pieces(pieces, count);
+        settle(pieces, &layout->places[t].forward_at);
+}
+
+/* Activations, then gradients of values if they live layer by layer, then scratch: what each kind adds to the total. */
+static void place_training(ft_layout *layout, const ft_blob *blob, const ft_config *config, piece *pieces)
+{
+    heap h = {blob, config, pieces, 0, config->micro_batch};
+    uint32_t *until = (uint32_t *)(void *)(pieces + most_pieces(blob));
+    ft_place *places = layout->places;
+    ft_step *steps = layout->steps;
+    ft_keep_choose(blob, config, places, until);
+    value_pieces(&h, places, until, true);
+    kept_pieces(&h, places, steps, until);
+    gradient_pieces(&h, places, steps);
+    layout->activation_floats = place_pieces(pieces, h.count);
+    for (uint32_t i = 0; i < blob->ops; i++) {
+        ft_op op = ft_blob_op(blob, i);
+        uint32_t values = trained_values(layout, &op), now = 2u * blob->ops - i;
+        steps[i].gradients_at = config->layerwise && values ? add_piece(&h, values, now, now) : FT_NOWHERE;
+    }
+    layout->gradient_floats = place_pieces(pieces, h.count);
+    scratch_pieces(&h, places, steps);
+    layout->train_floats = place_pieces(pieces, h.count) + FT_TAPS_SLACK; /* reads past a map's end stay in the arena */
     for (uint32_t t = 0; t < blob->tensors; t++) {
-        places[t].train_at = pieces[places[t].train_at].at;
-        if (places[t].gradient_at != FT_NOWHERE)
-            places[t].gradient_at = pieces[places[t].gradient_at].at;
+        settle(pieces, &places[t].train_at);
+        settle(pieces, &places[t].gradient_at);
+        settle(pieces, &places[t].kept_at);
+    }
+    for (uint32_t i = 0; i < blob->ops; i++) {
+        settle(pieces, &steps[i].picks_at);
+        settle(pieces, &steps[i].gradients_at);
+        settle(pieces, &steps[i].forward_scratch);
+        settle(pieces, &steps[i].backward_scratch);
     }
 }
 
@@ -234,7 +403,7 @@ static void place_steps(ft_layout *layout, const ft_blob *blob, const ft_config 
     for (uint32_t i = 0; i < blob->ops; i++) {
         ft_op op = ft_blob_op(blob, i);
         ft_step *step = &layout->steps[i];
-        uint32_t channels = ft_blob_tensor(blob, op.in[0]).c, one = 0, batch = 0;
+        uint32_t channels = ft_blob_tensor(blob, op.in[0]).c;
         step->kept_at = layout->kept_count;
         step->statistic_at = layout->stat_count;
         if (op.kind == FT_OP_BATCHNORM) {
@@ -242,15 +411,9 @@ static void place_steps(ft_layout *layout, const ft_blob *blob, const ft_config 
             layout->stat_count += 2 * channels;
         } else if (op.kind == FT_OP_GROUPNORM) {
             layout->kept_count += 2u * op.groups * config->micro_batch;
-        } else if (op.kind == FT_OP_CONV2D) {
-            ft_conv c = ft_plan_conv(blob, &op);
-            one = batch = ft_conv_scratch(&c);
-        } else if (op.kind == FT_OP_LINEAR) {
-            one = ft_linear_scratch(channels, 1);
-            batch = ft_linear_scratch(channels, config->micro_batch);
         }
-        layout->scratch_one = larger(layout->scratch_one, one);
-        layout->scratch_batch = larger(layout->scratch_batch, batch);
+        layout->scratch_one = larger(layout->scratch_one, forward_scratch(blob, &op, config, 1));
+        layout->scratch_batch = larger(layout->scratch_batch, forward_scratch(blob, &op, config, config->micro_batch));
     }
 }
 
@@ -262,10 +425,13 @@ static ft_status add_up(ft_layout *layout, const ft_blob *blob, const ft_config 
     uint64_t topk = layout->row_positions ? 4ull * layout->tile_floats + 2ull * layout->row_positions
                         + 2 * (layout->row_positions % 2) + 8ull * config->topk_max
                                           : 0;
-    uint64_t activations[4] = {4ull * layout->forward_floats, 4ull * layout->forward_floats * mb,
-                               4ull * layout->train_floats * mb, 4ull * layout->train_floats * mb};
-    uint64_t scratch[4] = {4ull * layout->scratch_one, 4ull * layout->scratch_batch, 4ull * layout->scratch_batch,
-                           4ull * layout->scratch_batch};
+    uint64_t momentum = config->plain_sgd ? 0 : values, gradients = config->layerwise ? 0 : values;
+    /* what a placement takes without its last kinds may, by the luck of the order, be more than with them */
+    uint32_t total = layout->train_floats, acts = smaller(layout->activation_floats, total);
+    uint32_t by_layer = smaller(larger(layout->gradient_floats, acts), total) - acts;
+    uint64_t activations[4] = {4ull * layout->forward_floats, 4ull * layout->forward_floats * mb, 4ull * acts, 4ull * acts};
+    uint64_t training_scratch = 4ull * (total - acts - by_layer);
+    uint64_t scratch[4] = {4ull * layout->scratch_one, 4ull * layout->scratch_batch, training_scratch, training_scratch};
     int worst_mode = -1;
     m->node = node_bytes + ft_plan_table_bytes(blob) + layout->label_bytes;
     m->weights = (uint32_t)values;
@@ -275,7 +441,8 @@ static ft_status add_up(ft_layout *layout, const ft_blob *blob, const ft_config 
     for (int mode = 0; mode < 4; mode++) {
         work[mode] = 0;
         if (config->modes >> mode & 1) {
-            work[mode] = activations[mode] + scratch[mode] + (mode == 2 ? 2 * values : 0) + (mode == 3 ? topk : 0);
+            work[mode] = activations[mode] + scratch[mode] + (mode >= 2 ? 4ull * by_layer : 0)
+                         + (mode == 2 ? gradients + momentum : 0) + (mode == 3 ? topk : 0);
             if (work[mode] > worst || worst_mode < 0) {
                 worst = work[mode];
                 worst_mode = mode;
@@ -287,8 +454,8 @@ static ft_status add_up(ft_layout *layout, const ft_blob *blob, const ft_config 
     }
     m->activations = (uint32_t)activations[worst_mode];
     m->scratch = (uint32_t)scratch[worst_mode];
-    m->gradients = worst_mode == 2 ? (uint32_t)values : 0;
-    m->momentum = m->gradients;
+    m->gradients = (worst_mode >= 2 ? 4 * by_layer : 0) + (worst_mode == 2 ? (uint32_t)gradients : 0);
+    m->momentum = worst_mode == 2 ? (uint32_t)momentum : 0;
     m->topk = worst_mode == 3 ? (uint32_t)topk : 0;
     m->peak = (uint32_t)larger((uint32_t)(lasting + worst), node_bytes + ft_plan_bytes(blob));
     return FT_OK;
@@ -298,8 +465,14 @@ ft_status ft_plan_layout(ft_layout *layout, const ft_blob *blob, const ft_config
                          uint32_t node_bytes)
 {
     if (config->micro_batch < 1 || config->micro_batch > 256 || config->modes < 1 || config->modes > FT_MODE_ALL
-        || config->norm > FT_NORM_FROZEN || config->topk_max > 1u << 24)
+        || config->norm > FT_NORM_FROZEN || config->topk_max > 1u << 24 || config->keep > FT_KEEP_INT8 || config->lean > 1
+        || config->layerwise > 1 || config->plain_sgd > 1)
         return FT_ERR_ARG;
+    uint64_t everything = 0;
+    for (uint32_t t = 0; t < blob->tensors; t++)
+        everything += 4ull * config->micro_batch * ft_shape_size(ft_blob_tensor(blob, t));
+    if (everything > 0x3FFFFFFFu) /* then no offset overflows */
+        return FT_ERR_UNSUPPORTED;
     memset(layout, 0, sizeof *layout);
     uint8_t *at = tables;
     layout->places = (ft_place *)(void *)at;
@@ -309,8 +482,10 @@ ft_status ft_plan_layout(ft_layout *layout, const ft_blob *blob, const ft_config
     layout->steps = (ft_step *)(void *)at;
     at += blob->ops * sizeof(ft_step);
     layout->label_bytes = (config->micro_batch + 1u) / 2 * 4;
-    place_activations(layout, blob, (piece *)(void *)at);
     place_params(layout, blob, config);
     place_steps(layout, blob, config);
+    place_forward(layout, blob, config, (piece *)(void *)at);
+    if (config->modes & (FT_MODE_TRAIN | FT_MODE_SCORE))
+        place_training(layout, blob, config, (piece *)(void *)at);
     return add_up(layout, blob, config, node_bytes);
 }

@@ -1,5 +1,6 @@
 #include "topk.h"
 
+#include "backward.h"
 #include "num.h"
 
 /* a ranks below b: smaller magnitude, or the higher index of equals */
@@ -66,8 +67,8 @@ static ft_status sum_rows(ft_net *net, const ft_data *data, uint32_t op, const u
         status = ft_net_loss(net, FT_PASS_SCORE, batch, &ignored);
         if (status != FT_OK)
             return status;
-        ft_net_backward(net, batch, 0, op);
-        ft_net_dense_rows(net, op, batch, positions, row, rows, tile);
+        ft_backward_run(net, batch, 0, op);
+        ft_backward_dense_rows(net, op, batch, positions, row, rows, tile);
     }
     return FT_OK;
 }

@@ -1,18 +1,58 @@
 #include "train.h"
 
+#include "backward.h"
 #include "num.h"
 #include "op/pointwise.h"
 #include "op/taps.h"
 
 static const ft_moments no_moments = {0, 0};
 
+/* g is lost. m NULL: there is no memory for momentum, and none is asked for. */
+static void step(float *w, float *g, float *m, const ft_train_task *task, uint32_t count)
+{
+    if (m) {
+        ft_sgd_step(w, g, m, task->lr, task->momentum, task->weight_decay, count);
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++)
+        w[i] = w[i] - task->lr * (g[i] + task->weight_decay * w[i]);
+}
+
+/* Backward and step operator by operator: nothing that runs later reads an operator's values again. */
+static void step_by_layer(ft_net *net, uint32_t batch, float *momentum, const ft_train_task *task)
+{
+    for (uint32_t i = net->blob.ops; i-- > 0;) {
+        ft_op op = ft_blob_op(&net->blob, i);
+        ft_gradients into = {0, 0};
+        float *at = net->work + net->layout.steps[i].gradients_at;
+        for (int k = 0; k < 2 && net->layout.steps[i].gradients_at != FT_NOWHERE && op.param[k] != FT_NONE; k++) {
+            uint32_t live = net->layout.slots[op.param[k]].live;
+            *(k ? &into.second : &into.first) = at;
+            ft_zero(at, live);
+            at += live;
+        }
+        ft_backward_op(net, i, batch, into, true);
+        for (int k = 0; k < 2; k++) {
+            float *g = k ? into.second : into.first;
+            if (!g)
+                continue;
+            const ft_slot *slot = &net->layout.slots[op.param[k]];
+            step(net->weights + slot->start, g, momentum ? momentum + slot->start : 0, task, slot->live);
+        }
+    }
+}
+
 ft_status ft_train_run(ft_net *net, const ft_data *data, const ft_train_task *task, ft_score_sum *result,
                        float *moments)
 {
     uint32_t count = data->count, values = net->value_count;
     uint32_t batch = count < net->config.micro_batch ? count : net->config.micro_batch;
-    float *gradients = ft_net_extra(net, FT_PASS_TRAIN), *momentum = gradients + values;
-    ft_zero(momentum, values);
+    bool by_layer = net->config.layerwise;
+    float *gradients = ft_net_extra(net, FT_PASS_TRAIN), *momentum = by_layer ? gradients : gradients + values;
+    if (net->config.plain_sgd)
+        momentum = 0;
+    else
+        ft_zero(momentum, values);
     for (uint32_t epoch = 0; epoch < task->epochs; epoch++) {
         ft_moments seen = {epoch + 1 == task->epochs ? moments : 0, 0};
         memset(result, 0, sizeof *result);
@@ -24,9 +64,13 @@ ft_status ft_train_run(ft_net *net, const ft_data *data, const ft_train_task *ta
             status = ft_net_loss(net, FT_PASS_TRAIN, batch, result);
             if (status != FT_OK)
                 return status;
+            if (by_layer) {
+                step_by_layer(net, batch, momentum, task);
+                continue;
+            }
             ft_zero(gradients, values);
-            ft_net_backward(net, batch, gradients, 0);
-            ft_sgd_step(net->weights, gradients, momentum, task->lr, task->momentum, task->weight_decay, values);
+            ft_backward_run(net, batch, gradients, 0);
+            step(net->weights, gradients, momentum, task, values);
         }
     }
     return ft_num_all_finite(net->weights, values) ? FT_OK : FT_ERR_NONFINITE;
@@ -45,7 +89,7 @@ ft_status ft_train_gradient(ft_net *net, const ft_data *data, uint32_t first, ui
     if (status != FT_OK)
         return status;
     ft_zero(into, net->value_count);
-    ft_net_backward(net, count, into, 0);
+    ft_backward_run(net, count, into, 0);
     *gradients = into;
     *loss_sum = sum.loss_sum;
     return FT_OK;

@@ -54,7 +54,9 @@ class _Residual(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.norm2 = norm(outputs)
         same = stride == 1 and inputs == outputs
-        self.shortcut = nn.Identity() if same else _conv(inputs, outputs, (1, 1), norm, stride=(stride, stride))
+        self.shortcut: nn.Module = (
+            nn.Identity() if same else _conv(inputs, outputs, (1, 1), norm, stride=(stride, stride))
+        )
         self.relu2 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:

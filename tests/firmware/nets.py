@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +45,36 @@ class DoubledAdd(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.first(x)
         return self.head(torch.flatten(torch.relu(x + x) + self.second(x), 1))
+
+
+class Tiny(nn.Module):
+    """What lets a node keep little: group norms, a plain and a strided residual block, a sum that feeds two readers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.GroupNorm(2, 4), nn.ReLU())
+        self.a = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.GroupNorm(2, 4), nn.ReLU())
+        self.b = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.GroupNorm(1, 4))
+        self.c = nn.Sequential(nn.Conv2d(4, 6, 3, 2, 1, bias=False), nn.GroupNorm(3, 6), nn.ReLU())
+        self.d = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1, bias=False), nn.GroupNorm(3, 6))
+        self.side = nn.Conv2d(4, 6, 1, 2)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        x = torch.relu(self.b(self.a(x)) + x)
+        x = torch.relu(self.d(self.c(x)) + self.side(x))
+        return self.head(torch.flatten(nn.functional.adaptive_avg_pool2d(x, 1), 1))
+
+
+def _separable(norm: Callable[[int], nn.Module]) -> nn.Module:
+    return _conv(
+        *(nn.Conv2d(2, 6, 3, 2, 1), norm(6), nn.ReLU()),
+        *(nn.Conv2d(6, 6, 3, 1, 1, groups=6, bias=False), norm(6), nn.ReLU()),
+        *(nn.Conv2d(6, 8, 1, bias=False), norm(8), nn.ReLU()),
+        *(nn.Conv2d(8, 8, (1, 3), 1, (0, 1), groups=8), norm(8), nn.ReLU6(), nn.Conv2d(8, 8, 1), norm(8), nn.ReLU()),
+        features=8 * 30,
+    )
 
 
 def _conv(*layers: nn.Module, features: int) -> nn.Module:
@@ -88,6 +119,15 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     ),
     "global average pool": lambda: _conv(nn.Conv2d(2, 5, 3), nn.AdaptiveAvgPool2d(1), features=5),
     "global max pool": lambda: _conv(nn.Conv2d(2, 5, 3), nn.AdaptiveMaxPool2d(1), features=5),
+    "max pool twice": lambda: _conv(
+        *(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 6, 3, padding=1), nn.ReLU6()),
+        nn.MaxPool2d(2),
+        features=6 * 4,
+    ),
+    # eps: a depthwise channel may lose all its weights, and nothing then divides by a variance of nothing
+    "separable": lambda: _separable(lambda channels: nn.BatchNorm2d(channels, eps=0.1)),
+    "separable with group norm": lambda: _separable(lambda channels: nn.GroupNorm(2, channels)),
+    "strided residual with group norm": Tiny,
     "residual": Residual,
     "doubled add": DoubledAdd,
 }
@@ -141,7 +181,10 @@ def node_of(
     norm: str = "batch",
     topk_max: int = 0,
     tile: int = 0,
+    **knobs: Any,
 ) -> CoreNode:
     arrays = {name: array * masks[name] if name in masks else array for name, array in model.arrays.items()}
-    config = NodeConfig(micro_batch=micro_batch, modes=ALL_MODES, norm=norm, topk_max=topk_max, score_tile_bytes=tile)
+    config = NodeConfig(
+        micro_batch=micro_batch, modes=ALL_MODES, norm=norm, topk_max=topk_max, score_tile_bytes=tile, **knobs
+    )
     return CoreNode(write_blob(model.graph, arrays, masks), config)

@@ -134,8 +134,8 @@ int main(int argc, char **argv)
     uint8_t *blob = read_file(argv[2], &size);
     if (!blob)
         return fail(argv[2], "cannot be read");
-    ft_config inference = {1, FT_MODE_INFER, FT_NORM_BATCH, 0, 0};
-    ft_config training = {8, FT_MODE_TRAIN, FT_NORM_BATCH, 0, 0};
+    ft_config inference = {.micro_batch = 1, .modes = FT_MODE_INFER};
+    ft_config training = {.micro_batch = 8, .modes = FT_MODE_TRAIN};
     ft_memory memory, training_memory;
     ft_status status = plan(blob, size, trains ? &training : &inference, &memory);
     if (status == FT_OK && plans)

@@ -145,31 +145,40 @@ void ft_norm_group_forward(float *y, const float *x, const float *gamma, const f
     }
 }
 
+void ft_norm_group_sum(ft_norm_sums *sums, float *dgamma, float *dbeta, const float *dy, const float *x, float gamma,
+                       uint32_t pixels, const float *kept)
+{
+    float lanes[FT_LANES] = {0}, dots[FT_LANES] = {0};
+    ft_lanes_sum(lanes, dy, pixels);
+    ft_lanes_dot(dots, dy, x, kept[0], pixels);
+    float plain = ft_lanes_total(lanes), centred = ft_lanes_total(dots);
+    if (dgamma) {
+        *dgamma += centred * kept[1];
+        *dbeta += plain;
+    }
+    sums->plain += gamma * plain;
+    sums->centred += gamma * centred;
+}
+
+void ft_norm_group_gradient(float *dx, const float *dy, const float *x, ft_norm_sums sums, float gamma, const ft_norm *n,
+                            const float *kept, bool accumulate)
+{
+    float inverse = kept[1], count = (float)(n->channels / n->groups * n->pixels);
+    float centre = inverse * (sums.plain / count), slope = inverse * (inverse * inverse * (sums.centred / count));
+    gradient_run(dx, dy, x, kept[0], gamma * inverse, centre, slope, n->pixels, accumulate);
+}
+
 void ft_norm_group_backward(float *dx, float *dgamma, float *dbeta, const float *dy, const float *x, const float *gamma,
                             const ft_norm *n, uint32_t batch, const float *kept, bool accumulate)
 {
-    uint32_t members = n->channels / n->groups, run = members * n->pixels;
-    float count = (float)run;
-    for (uint32_t g = 0; g < batch * n->groups; g++, x += run, dy += run, kept += 2) {
-        float mean = kept[0], inverse = kept[1], plain = 0.0f, centred = 0.0f;
-        for (uint32_t m = 0; m < members; m++) {
-            uint32_t c = g % n->groups * members + m;
-            float lanes[FT_LANES] = {0}, dots[FT_LANES] = {0};
-            ft_lanes_sum(lanes, dy + m * n->pixels, n->pixels);
-            ft_lanes_dot(dots, dy + m * n->pixels, x + m * n->pixels, mean, n->pixels);
-            float s = ft_lanes_total(lanes), d = ft_lanes_total(dots);
-            if (dgamma) {
-                dgamma[c] += d * inverse;
-                dbeta[c] += s;
-            }
-            plain += gamma[c] * s;
-            centred += gamma[c] * d;
-        }
-        float centre = inverse * (plain / count), slope = inverse * (inverse * inverse * (centred / count));
-        for (uint32_t m = 0; dx && m < members; m++) {
-            uint32_t c = g % n->groups * members + m;
-            gradient_run(dx + g * run + m * n->pixels, dy + m * n->pixels, x + m * n->pixels, mean, gamma[c] * inverse, centre,
-                         slope, n->pixels, accumulate);
-        }
+    uint32_t members = n->channels / n->groups;
+    for (uint32_t g = 0; g < batch * n->groups; g++, kept += 2) {
+        ft_norm_sums sums = {0.0f, 0.0f};
+        uint32_t first = g % n->groups * members, at = g * members * n->pixels;
+        for (uint32_t m = 0; m < members; m++)
+            ft_norm_group_sum(&sums, dgamma ? dgamma + first + m : 0, dgamma ? dbeta + first + m : 0,
+                              dy + at + m * n->pixels, x + at + m * n->pixels, gamma[first + m], n->pixels, kept);
+        for (uint32_t m = 0; dx && m < members; m++, at += n->pixels)
+            ft_norm_group_gradient(dx + at, dy + at, x + at, sums, gamma[first + m], n, kept, accumulate);
     }
 }

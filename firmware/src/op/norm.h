@@ -30,4 +30,14 @@ void ft_norm_group_forward(float *y, const float *x, const float *gamma, const f
 void ft_norm_group_backward(float *dx, float *dgamma, float *dbeta, const float *dy, const float *x, const float *gamma,
                             const ft_norm *n, uint32_t batch, const float *kept, bool accumulate);
 
+/* The two steps of group norm's backward, one channel (pixels) of a group at a time; kept: the group's pair. */
+typedef struct {
+    float plain, centred; /* of gamma dy and gamma dy (x - mean), over the group */
+} ft_norm_sums;
+
+void ft_norm_group_sum(ft_norm_sums *sums, float *dgamma, float *dbeta, const float *dy, const float *x, float gamma,
+                       uint32_t pixels, const float *kept);
+void ft_norm_group_gradient(float *dx, const float *dy, const float *x, ft_norm_sums sums, float gamma, const ft_norm *n,
+                            const float *kept, bool accumulate);
+
 #endif

@@ -90,7 +90,8 @@ static void change_mask(ft_node *node, const header *h, uint8_t *mask, uint32_t 
 static void run_script(sha256 *sum, const header *h, const uint8_t *blob, uint8_t *mask, const float *x,
                        const uint16_t *labels)
 {
-    const ft_config config = {(uint16_t)h->micro_batch, FT_MODE_ALL, (uint8_t)h->norm, h->topk, 0};
+    const ft_config config = {.micro_batch = (uint16_t)h->micro_batch, .modes = FT_MODE_ALL,
+                              .norm = (uint8_t)h->norm, .topk_max = h->topk};
     ft_node *node;
     ft_memory plan;
     const ft_topk_entry *entries;
