@@ -45,6 +45,7 @@ class FleetSettings(Section):
     kind: Literal["native", "simulated"] = Field("native", description="the C core, or torch")
     nodes: int = Field(10, ge=1, le=10_000, description="nodes that train")
     workers: int = Field(0, ge=0, le=1024, description="nodes that work at the same time; 0 = one per core")
+    ram_bytes: int = Field(0, ge=0, lt=2**31, description="most memory that a node may take for a model; 0 = any")
     device: str = Field(
         "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="of the simulated fleet: cpu, cuda or cuda:0"
     )
@@ -59,6 +60,10 @@ class TrainSettings(Section):
     lr_final: float = Field(0.1, ge=0, le=1, description="share of lr that cosine leaves in the last round")
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
     weight_decay: float = Field(0.0005, ge=0, lt=1, description="of SGD, on every trained parameter")
+    keep: Literal["f32", "f16", "int8"] = Field(
+        "f32", description="what training keeps of activations: as they are, or rounded to take less memory"
+    )
+    lean: bool = Field(False, description="convolutions row by row on a node: less memory, slower, the same bits")
 
 
 class PruningSettings(Section):

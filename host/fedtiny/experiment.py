@@ -267,6 +267,8 @@ class Experiment:
         self._watch("fleet")
         settings = self.config.fleet
         options: dict[str, Any] = {"workers": settings.workers or None}
+        if settings.ram_bytes:
+            options["ram_bytes"] = settings.ram_bytes
         if settings.kind == "simulated":
             options["device"] = settings.device
         self._fleet = fleet = open_fleet(settings.kind, tuple(self.shards), **options)
@@ -294,6 +296,8 @@ class Experiment:
             lr_decay=train.lr_decay,
             lr_final=train.lr_final,
             micro_batch=train.micro_batch,
+            keep=train.keep,
+            lean=train.lean,
             seed=self.config.seed,
             quorum=run.quorum,
             bn_refresh=run.bn_refresh,

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from fedtiny.federation.tasks import Norm
+from fedtiny.federation.tasks import Keep, Norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,8 @@ class ServerSettings:
     quorum: float = 0.5
     bn_refresh: Literal["train", "measure"] = "measure"
     score_tile_bytes: int = 16384
+    keep: Keep = "f32"
+    lean: bool = False
 
     def lr_at(self, round_number: int) -> float:
         """Learning rate of a round (first: 1)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from fedtiny_export.masks import EncodedMask
 
 F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
+Keep = Literal["f32", "f16", "int8"]
 
 
 class Subset(IntEnum):
@@ -53,13 +54,19 @@ class PutData:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """A whole model; replaces what the node had, its own values and masks ready for work. -> Loaded."""
+    """A whole model; replaces what the node had, its own values and masks ready for work. -> Loaded.
+
+    `keep`, `lean` and `plain_sgd` (training without momentum) are the core's knobs of memory; only `keep` rounds.
+    """
 
     blob: bytes
     micro_batch: int
     norm: Norm = Norm.BATCH
     topk_max: int = 0
     score_tile_bytes: int = 16384
+    keep: Keep = "f32"
+    lean: bool = False
+    plain_sgd: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

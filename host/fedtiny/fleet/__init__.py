@@ -13,14 +13,19 @@ if TYPE_CHECKING:
 KINDS = ("native", "simulated")
 
 
-def open_fleet(kind: str, names: Sequence[str], *, workers: int | None = None, device: str = "cpu") -> Fleet:
-    """`kind`: native (the C core in process) or simulated (torch on `device`). Raises ConfigError for another kind."""
+def open_fleet(
+    kind: str, names: Sequence[str], *, workers: int | None = None, device: str = "cpu", ram_bytes: int = 0
+) -> Fleet:
+    """`kind`: native (the C core in process) or simulated (torch on `device`). Raises ConfigError for another kind.
+
+    `ram_bytes`: a model whose plan takes more is refused before any node gets it; 0: any may come.
+    """
     if kind == "native":
         from fedtiny.fleet.native import NativeFleet
 
-        return NativeFleet(names, workers=workers)
+        return NativeFleet(names, workers=workers, ram_bytes=ram_bytes)
     if kind == "simulated":
         from fedtiny.fleet.simulated import SimulatedFleet
 
-        return SimulatedFleet(names, device=device, threads=workers)
+        return SimulatedFleet(names, device=device, threads=workers, ram_bytes=ram_bytes)
     raise ConfigError(f"there is no fleet '{kind}': choose one of {', '.join(KINDS)}")

@@ -33,7 +33,7 @@ from fedtiny.federation.tasks import (
     Train,
     Update,
 )
-from fedtiny.fleet.planning import node_config
+from fedtiny.fleet.planning import node_config, refuse_what_does_not_fit
 from fedtiny_export.core import CoreNode
 from fedtiny_export.errors import CoreError, FedtinyError
 from fedtiny_export.graph import F32
@@ -172,7 +172,8 @@ class NativeFleet:
 
     name = "native"
 
-    def __init__(self, names: Sequence[str], *, workers: int | None = None) -> None:
+    def __init__(self, names: Sequence[str], *, workers: int | None = None, ram_bytes: int = 0) -> None:
+        self._ram_bytes = ram_bytes
         self._nodes = {name: NativeNode() for name in names}
         self._pool = ThreadPoolExecutor(workers or len(os.sched_getaffinity(0)), thread_name_prefix="native-node")
 
@@ -181,6 +182,7 @@ class NativeFleet:
         return tuple(self._nodes)
 
     def ask(self, orders: Mapping[str, Sequence[Task]]) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
+        refuse_what_does_not_fit(orders, self._ram_bytes)
         futures: dict[Future[tuple[Reply, ...] | NodeFailure], str] = {
             self._pool.submit(_serve, self._nodes[name], tasks): name for name, tasks in orders.items()
         }

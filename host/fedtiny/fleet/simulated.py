@@ -39,9 +39,9 @@ from fedtiny.federation.tasks import (
     Update,
 )
 from fedtiny.fleet.order import shuffled
-from fedtiny.fleet.planning import planned
+from fedtiny.fleet.planning import planned, refuse_what_does_not_fit
 from fedtiny_export.blob import read_blob
-from fedtiny_export.errors import FedtinyError
+from fedtiny_export.errors import FedtinyError, FleetError
 from fedtiny_export.graph import F32, Graph
 from fedtiny_export.masks import decode_mask
 from fedtiny_export.reference import GraphModule
@@ -59,7 +59,10 @@ class SimulatedFleet:
 
     name = "simulated"
 
-    def __init__(self, names: Sequence[str], *, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self, names: Sequence[str], *, device: str = "cpu", threads: int | None = None, ram_bytes: int = 0
+    ) -> None:
+        self._ram_bytes = ram_bytes
         self._nodes = {name: _Node(torch.device(device)) for name in names}
         workers = threads or (os.cpu_count() or 1 if device == "cpu" else 1)
         self._pool = ThreadPoolExecutor(min(workers, max(1, len(names))), thread_name_prefix="node")
@@ -69,6 +72,7 @@ class SimulatedFleet:
         return tuple(self._nodes)
 
     def ask(self, orders: Mapping[str, Sequence[Task]]) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
+        refuse_what_does_not_fit(orders, self._ram_bytes)
         with _one_thread_each():
             work = {self._pool.submit(self._nodes[name].do_all, tasks): name for name, tasks in orders.items()}
             try:
@@ -110,6 +114,8 @@ class _Loaded:
         self.masked = bool(self.capacity)
         self.stats = pack_stats(blob.graph, blob.arrays)
         self.blob_values = self.flat.clone()
+        if task.keep != "f32":
+            raise FleetError(f"simulated nodes keep f32, not {task.keep}: set train.keep=f32 or fleet.kind=native")
         self.plan_bytes, self.memory = planned(task)
 
     def set_stats(self, stats: F32) -> None:
