@@ -131,6 +131,8 @@ static uint8_t kept_form(const ft_blob *blob, const ft_config *config, const ft_
 void ft_keep_choose(const ft_blob *blob, const ft_config *config, ft_place *places, uint32_t *until)
 {
     for (uint32_t t = 0; t < blob->tensors; t++) {
+        places[t].root = (uint16_t)ft_keep_root(blob, t);
+        places[t].writer = (uint16_t)ft_plan_writer(blob, t);
         places[t].kept = FT_KEPT_NOT;
         places[t].adds = places[t].whole = false;
         places[t].depth = 0;
@@ -164,10 +166,10 @@ uint32_t ft_keep_floats(const ft_blob *blob, const ft_place *places, uint32_t te
 
 uint32_t ft_keep_temp(const ft_blob *blob, const ft_place *places, uint32_t tensor)
 {
-    tensor = ft_keep_root(blob, tensor);
+    tensor = places[tensor].root;
     if (places[tensor].kept != FT_KEPT_DERIVED)
         return 0;
-    ft_op op = ft_blob_op(blob, ft_plan_writer(blob, tensor));
+    ft_op op = ft_blob_op(blob, places[tensor].writer);
     ft_shape s = ft_blob_tensor(blob, tensor);
     uint32_t own = 0, below = ft_keep_temp(blob, places, op.in[0]);
     if (op.kind == FT_OP_ADD) {
@@ -203,7 +205,7 @@ void ft_keep_save(const ft_net *net, uint32_t tensor, uint32_t batch)
 
 const float *ft_keep_whole(const ft_net *net, uint32_t tensor)
 {
-    tensor = ft_keep_root(&net->blob, tensor);
+    tensor = net->layout.places[tensor].root;
     return net->layout.places[tensor].kept == FT_KEPT_WHOLE ? ft_net_value(net, FT_PASS_TRAIN, tensor) : 0;
 }
 
@@ -239,7 +241,7 @@ static void again_depthwise(const ft_net *net, const ft_op *op, uint32_t channel
 
 void ft_keep_channel(const ft_net *net, float *out, uint32_t tensor, uint32_t sample, uint32_t channel, float *temp)
 {
-    tensor = ft_keep_root(&net->blob, tensor);
+    tensor = net->layout.places[tensor].root;
     const ft_place *place = &net->layout.places[tensor];
     ft_shape s = ft_blob_tensor(&net->blob, tensor);
     uint32_t pixels = (uint32_t)s.h * s.w;
@@ -252,7 +254,7 @@ void ft_keep_channel(const ft_net *net, float *out, uint32_t tensor, uint32_t sa
         ft_pack_restore(out, packed_at(net, tensor, sample), place->kept, s.c, pixels, channel);
         return;
     }
-    uint32_t writer = ft_plan_writer(&net->blob, tensor);
+    uint32_t writer = place->writer;
     ft_op op = ft_blob_op(&net->blob, writer);
     if (op.kind == FT_OP_ADD) { /* the side with sums of its own goes first, while temp is free */
         uint32_t first = net->layout.places[op.in[1]].adds ? 1 : 0;
@@ -272,7 +274,7 @@ void ft_keep_channel(const ft_net *net, float *out, uint32_t tensor, uint32_t sa
 
 void ft_keep_sample(const ft_net *net, float *out, uint32_t tensor, uint32_t sample, float *temp)
 {
-    ft_shape s = ft_blob_tensor(&net->blob, ft_keep_root(&net->blob, tensor));
+    ft_shape s = ft_blob_tensor(&net->blob, net->layout.places[tensor].root);
     for (uint32_t c = 0; c < s.c; c++)
         ft_keep_channel(net, out + (size_t)c * s.h * s.w, tensor, sample, c, temp);
 }

@@ -10,6 +10,7 @@
  * operator i backward at 2n - i. */
 typedef struct {
     uint32_t size, begin, end, at;
+    uint32_t early; /* placement: the larger goes first */
 } piece;
 
 static uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
@@ -117,7 +118,7 @@ typedef struct {
 
 static uint32_t add_piece(heap *h, uint32_t size, uint32_t begin, uint32_t end)
 {
-    h->pieces[h->count] = (piece){size, begin, end, 0};
+    h->pieces[h->count] = (piece){size, begin, end, 0, 0};
     return h->count++;
 }
 
@@ -278,6 +279,8 @@ static void scratch_pieces(heap *h, const ft_place *places, ft_step *steps)
     }
 }
 
+enum { ORDERS = 3, ROUNDS = 12 };
+
 /* The order in which pieces are placed: largest first, longest lived first, or largest size times life first. */
 static uint64_t rank(const piece *p, uint32_t order)
 {
@@ -294,7 +297,9 @@ static uint32_t place_in_order(piece *pieces, uint32_t count, uint32_t order)
     for (uint32_t done = 0; done < count; done++) {
         piece *next = 0;
         for (uint32_t i = 0; i < count; i++)
-            if (pieces[i].at == FT_NOWHERE && (!next || rank(&pieces[i], order) > rank(next, order)))
+            if (pieces[i].at == FT_NOWHERE
+                && (!next || pieces[i].early > next->early
+                    || (pieces[i].early == next->early && rank(&pieces[i], order) > rank(next, order))))
                 next = &pieces[i];
         uint32_t at = 0;
         for (uint32_t i = 0; i < count; i++) {
@@ -311,17 +316,55 @@ static uint32_t place_in_order(piece *pieces, uint32_t count, uint32_t order)
     return total;
 }
 
+/* The most that live at one time: no placement takes less. */
+static uint32_t least_floats(const piece *pieces, uint32_t count)
+{
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < count; i++) { /* a new maximum comes with a new piece */
+        uint32_t live = 0, now = pieces[i].begin;
+        for (uint32_t k = 0; k < count; k++)
+            live += pieces[k].begin <= now && now <= pieces[k].end ? pieces[k].size : 0;
+        most = larger(most, live);
+    }
+    return most;
+}
+
+/* Places, then again with the piece that reached highest put first, `rounds` times. *best: the round that took least. */
+static uint32_t place_in_rounds(piece *pieces, uint32_t count, uint32_t order, uint32_t rounds, uint32_t *best)
+{
+    uint32_t bound = least_floats(pieces, count), least = 0, total = 0;
+    *best = 0;
+    for (uint32_t i = 0; i < count; i++)
+        pieces[i].early = 0;
+    for (uint32_t round = 0; round <= rounds; round++) {
+        total = place_in_order(pieces, count, order);
+        if (round == 0 || total < least) {
+            least = total;
+            *best = round;
+        }
+        if (total == bound)
+            break;
+        piece *top = pieces;
+        for (uint32_t i = 1; i < count; i++)
+            if (pieces[i].at + pieces[i].size > top->at + top->size)
+                top = &pieces[i];
+        top->early = round + 1;
+    }
+    return least;
+}
+
 static uint32_t place_pieces(piece *pieces, uint32_t count)
 {
-    uint32_t best = 0, least = place_in_order(pieces, count, 0);
-    for (uint32_t order = 1; order < 3; order++) {
-        uint32_t total = place_in_order(pieces, count, order);
+    uint32_t order = 0, round, ignored, least = place_in_rounds(pieces, count, 0, ROUNDS, &round);
+    for (uint32_t next = 1; next < ORDERS; next++) {
+        uint32_t in_round, total = place_in_rounds(pieces, count, next, ROUNDS, &in_round);
         if (total < least) {
             least = total;
-            best = order;
+            order = next;
+            round = in_round;
         }
     }
-    return place_in_order(pieces, count, best);
+    return place_in_rounds(pieces, count, order, round, &ignored);
 }
 
 static void settle(const piece *pieces, uint32_t *id)

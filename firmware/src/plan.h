@@ -20,6 +20,8 @@ typedef struct {
     uint32_t train_at;
     uint32_t gradient_at; /* FT_NOWHERE: the input, which has none */
     uint32_t kept_at;     /* packed; FT_NOWHERE: not packed */
+    uint16_t root;        /* the tensor whose memory a flattened one shares; else itself */
+    uint16_t writer;      /* the operator that gives it; FT_NONE: the input */
     uint8_t kept;         /* FT_KEPT_* */
     bool whole;           /* whatever the configuration says: kept in place */
     bool adds;            /* derived through a sum */
