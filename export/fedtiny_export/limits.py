@@ -9,7 +9,8 @@ from fedtiny_export.shapes import output_shape
 
 U8_MAX = 0xFF
 U16_MAX = 0xFFFF
-CONV_REACH_MAX = 1 << 16  # positions in one group's padded input are u16
+CONV_REACH_MAX = U16_MAX  # positions in one group's padded input and counts of a row's weights are u16
+MAX_OPS = 1024  # keeps the node's checks, which compare operators pairwise, short
 MAX_ELEMENTS = 1 << 24
 """Elements of one parameter or activation: keeps every byte count of a node below 2^32."""
 MAX_PARAMETER_ELEMENTS = 1 << 26
@@ -78,6 +79,8 @@ def check_node_limits(graph: Graph) -> list[str]:
     for what, count in (("tensors", graph.tensors), ("operators", graph.ops), ("parameters", graph.params)):
         if len(count) >= U16_MAX:
             problems.append(f"{len(count)} {what}; a blob holds {U16_MAX - 1}")
+    if len(graph.ops) > MAX_OPS:
+        problems.append(f"{len(graph.ops)} operators; a node runs at most {MAX_OPS}")
     for tensor in graph.tensors:
         if not all(1 <= d <= U16_MAX for d in tensor.shape):
             problems.append(

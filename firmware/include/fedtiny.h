@@ -76,8 +76,8 @@ typedef struct {
 
 typedef struct ft_node ft_node;
 
-/* The bytes that ft_load will need, by kind. Computed from the blob alone; allocates nothing. scratch: any buffer the
- * planner may use for its tables, ft_plan_scratch(blob) bytes. */
+/* The bytes that ft_load will need, by kind. Computed from the blob alone; allocates nothing. scratch: a buffer of
+ * ft_plan_scratch(blob) bytes, 4-byte aligned, for the planner's tables. out is written on success only. */
 ft_status ft_plan(const uint8_t *blob, size_t blob_bytes, const ft_config *config, void *scratch, size_t scratch_bytes,
                   ft_memory *out);
 size_t ft_plan_scratch(const uint8_t *blob, size_t blob_bytes); /* 0 when the blob's header is invalid */
@@ -131,7 +131,9 @@ typedef struct {
 } ft_train_task;
 
 /* epochs passes of SGD (torch.optim.SGD's rule, momentum from zero) over all samples in micro-batches; an incomplete last
- * micro-batch is left out unless it is the only one. result: loss and hits of the last epoch, seen while training. moments
+ * micro-batch is left out unless it is the only one. Every sample is read once before the first step: a label out of range
+ * or a NaN leaves the weights as they were. Where training itself diverges, FT_ERR_NONFINITE: the weights are those of the
+ * last step with a finite loss or, when they overflowed, the node wants ft_set_values. result: loss and hits of the last epoch, seen while training. moments
  * (may be NULL): BN moments of the last epoch. */
 ft_status ft_train(ft_node *node, const ft_train_task *task, ft_score_sum *result, float *moments, uint32_t moment_count);
 

@@ -4,14 +4,19 @@
 #include "num.h"
 
 enum { HEADER = 64, TENSOR = 8, OP = 32, PARAM = 32, VERSION = 1 };
-#define MAX_ELEMENTS (1u << 24) /* of a parameter or an activation: keeps every byte count below 2^32 */
+/* What a hostile blob could otherwise inflate: these keep every count below 2^32 and the checks themselves short. */
+#define MAX_BYTES (1u << 24)    /* of the blob */
+#define MAX_ELEMENTS (1u << 24) /* of a parameter or an activation */
+enum { MAX_OPS = 1024 };
 
 static uint32_t crc_update(uint32_t crc, uint8_t byte)
 {
+    static const uint32_t table[16] = {0x00000000u, 0x1DB71064u, 0x3B6E20C8u, 0x26D930ACu, 0x76DC4190u, 0x6B6B51F4u,
+                                       0x4DB26158u, 0x5005713Cu, 0xEDB88320u, 0xF00F9344u, 0xD6D6A3E8u, 0xCB61B38Cu,
+                                       0x9B64C2B0u, 0x86D3D2D4u, 0xA00AE278u, 0xBDBDF21Cu};
     crc ^= byte;
-    for (int bit = 0; bit < 8; bit++)
-        crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
-    return crc;
+    crc = crc >> 4 ^ table[crc & 15];
+    return crc >> 4 ^ table[crc & 15];
 }
 
 static uint32_t crc_bytes(uint32_t crc, const uint8_t *p, uint32_t n)
@@ -153,10 +158,10 @@ static ft_status check_weighted(const ft_blob *blob, const ft_op *op, ft_shape i
     if (w.ndim != 4 || op->groups == 0 || in.c % op->groups || out.c % op->groups || w.dim[1] != in.c / op->groups
         || w.dim[2] != op->kh || w.dim[3] != op->kw || !window_matches(op, in, out))
         return FT_ERR_BLOB;
-    /* positions inside one group's padded input are u16 (conv.h) */
+    /* positions inside one group's padded input, and the count of a row's live weights, are u16 (conv.h) */
     uint32_t phases = (uint32_t)(op->sh < op->kh ? op->sh : op->kh) * (op->sw < op->kw ? op->sw : op->kw);
     uint64_t plane = (uint64_t)phases * (out.h + (op->kh - 1u) / op->sh) * (out.w + (op->kw - 1u) / op->sw);
-    return plane * w.dim[1] <= 65536u ? FT_OK : FT_ERR_UNSUPPORTED;
+    return plane * w.dim[1] <= 65535u && plane * in.c <= 1u << 26 ? FT_OK : FT_ERR_UNSUPPORTED;
 }
 
 static ft_status check_op(const ft_blob *blob, uint32_t index)
@@ -219,6 +224,19 @@ static ft_status check_op(const ft_blob *blob, uint32_t index)
     return ok ? FT_OK : FT_ERR_BLOB;
 }
 
+/* Parameters may not share values: all of them then fit what the blob's own size bounds. */
+static bool values_fit(const ft_blob *blob)
+{
+    uint32_t left = blob->size / 4;
+    for (uint32_t p = 0; p < blob->params; p++) {
+        uint32_t live = ft_blob_param(blob, p).live;
+        if (live > left)
+            return false;
+        left -= live;
+    }
+    return true;
+}
+
 /* Each parameter belongs to one operator: its positions are laid out for that operator's geometry. */
 static bool each_used_once(const ft_blob *blob)
 {
@@ -265,10 +283,12 @@ static uint32_t abi_hash(const ft_blob *blob)
 
 ft_status ft_blob_open(ft_blob *blob, const uint8_t *bytes, size_t size)
 {
-    if (!bytes || size < HEADER || size > 0x7FFFFFFFu || memcmp(bytes, "FTM1", 4) != 0)
+    if (!bytes || size < HEADER || memcmp(bytes, "FTM1", 4) != 0)
         return FT_ERR_BLOB;
     if (ft_load_u16(bytes + 4) != VERSION || ft_load_u16(bytes + 6) != 0)
         return FT_ERR_VERSION;
+    if (size > MAX_BYTES)
+        return FT_ERR_UNSUPPORTED;
     blob->bytes = bytes;
     blob->size = ft_load_u32(bytes + 8);
     if (blob->size != size || ~crc_bytes(0xFFFFFFFFu, bytes + 16, blob->size - 16) != ft_load_u32(bytes + 12))
@@ -290,7 +310,9 @@ ft_status ft_blob_open(ft_blob *blob, const uint8_t *bytes, size_t size)
     if (blob->tensors == 0 || blob->ops == 0 || blob->tensors != blob->ops + 1 || blob->input >= blob->tensors
         || blob->output >= blob->tensors || blob->input == blob->output)
         return FT_ERR_BLOB;
-    if (abi_hash(blob) != blob->abi)
+    if (blob->ops > MAX_OPS)
+        return FT_ERR_UNSUPPORTED;
+    if (blob->params > 4u * blob->ops || abi_hash(blob) != blob->abi)
         return FT_ERR_BLOB;
     for (uint32_t i = 0; i < blob->tensors; i++) {
         ft_shape s = ft_blob_tensor(blob, i);
@@ -313,5 +335,5 @@ ft_status ft_blob_open(ft_blob *blob, const uint8_t *bytes, size_t size)
     ft_shape logits = ft_blob_tensor(blob, blob->output);
     if (logits.h != 1 || logits.w != 1)
         return FT_ERR_BLOB;
-    return each_used_once(blob) && each_tensor_flows(blob) ? FT_OK : FT_ERR_BLOB;
+    return values_fit(blob) && each_used_once(blob) && each_tensor_flows(blob) ? FT_OK : FT_ERR_BLOB;
 }

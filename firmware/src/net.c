@@ -199,6 +199,8 @@ ft_status ft_net_read(ft_net *net, ft_pass pass, const ft_data *data, uint32_t f
         uint32_t index = shuffled ? ft_shuffle(first + i, data->count, key) : first + i;
         if (data->read(data->ctx, index, x, &net->labels[i]) != 0 || net->labels[i] >= classes)
             return FT_ERR_DATA;
+        if (!ft_num_all_finite(x, size))
+            return FT_ERR_NONFINITE;
     }
     return FT_OK;
 }

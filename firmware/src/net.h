@@ -41,7 +41,8 @@ ft_pool ft_net_pool(const ft_net *net, const ft_op *op);
 float ft_net_limit(const ft_op *relu);
 
 void ft_net_forward(ft_net *net, ft_pass pass, uint32_t batch, ft_moments moments);
-/* Fills the micro-batch's input and labels with samples order(i); fails with FT_ERR_DATA. */
+/* Fills the micro-batch's input and labels with samples order(i); fails with FT_ERR_DATA or, where a
+ * sample is not finite, with FT_ERR_NONFINITE: operators may swallow a NaN. */
 ft_status ft_net_read(ft_net *net, ft_pass pass, const ft_data *data, uint32_t first, uint32_t batch, uint32_t key,
                       bool shuffled);
 /* Losses of the micro-batch; in training its gradient (mean over the batch) too. FT_ERR_NONFINITE if not finite. */

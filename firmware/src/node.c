@@ -8,7 +8,7 @@
 struct ft_node {
     ft_net net;
     ft_data data;
-    bool wants_values; /* a mask changed or training failed: values must come before any work */
+    bool wants_values; /* a mask changed or training overflowed: values must come before any work */
     bool masked;       /* a mask changed since load: the blob's values no longer fit */
     bool thresholded;  /* working weights are a candidate's */
 };
@@ -28,7 +28,7 @@ ft_status ft_plan(const uint8_t *bytes, size_t size, const ft_config *config, vo
 {
     ft_blob blob;
     ft_layout layout;
-    if (!config || !out || !scratch)
+    if (!config || !out || !scratch || (uintptr_t)scratch % sizeof(uint32_t))
         return FT_ERR_ARG;
     ft_status status = ft_blob_open(&blob, bytes, size);
     if (status != FT_OK)
@@ -36,7 +36,8 @@ ft_status ft_plan(const uint8_t *bytes, size_t size, const ft_config *config, vo
     if (scratch_bytes < ft_plan_bytes(&blob))
         return FT_ERR_NOMEM;
     status = ft_plan_layout(&layout, &blob, config, scratch, node_bytes());
-    *out = layout.memory;
+    if (status == FT_OK)
+        *out = layout.memory;
     return status;
 }
 
@@ -109,7 +110,7 @@ ft_status ft_load(void *arena, size_t arena_bytes, const uint8_t *bytes, size_t 
 
 ft_status ft_set_data(ft_node *node, const ft_data *data)
 {
-    if (!node || !data || !data->read || data->dev_count > data->count)
+    if (!node || !data || !data->read || data->dev_count > data->count || data->count > 0x7FFFFFFFu)
         return FT_ERR_ARG;
     node->data = *data;
     return FT_OK;
@@ -272,7 +273,7 @@ ft_status ft_train(ft_node *node, const ft_train_task *task, ft_score_sum *resul
     if (status != FT_OK || node->thresholded)
         return status != FT_OK ? status : FT_ERR_STATE;
     status = ft_train_run(&node->net, &node->data, task, result, moments);
-    if (status != FT_OK)
+    if (status == FT_ERR_NONFINITE && !ft_num_all_finite(node->net.weights, node->net.value_count))
         node->wants_values = true;
     return status;
 }
@@ -301,6 +302,8 @@ ft_status ft_infer(ft_node *node, const float *x, float *logits)
     ft_status status = ready(node, FT_MODE_INFER, 1);
     if (status != FT_OK)
         return status;
+    if (!ft_num_all_finite(x, ft_input_size(node)))
+        return FT_ERR_NONFINITE;
     memcpy(ft_net_input(&node->net, FT_PASS_INFER), x, ft_input_size(node) * sizeof *x);
     ft_net_forward(&node->net, FT_PASS_INFER, 1, none);
     memcpy(logits, ft_net_output(&node->net, FT_PASS_INFER), ft_class_count(node) * sizeof *logits);

@@ -42,6 +42,17 @@ static void step_by_layer(ft_net *net, uint32_t batch, float *momentum, const ft
     }
 }
 
+/* Reads every sample once, so that what is wrong with the data is known before a weight changes. */
+static ft_status check_data(ft_net *net, const ft_data *data)
+{
+    for (uint32_t i = 0; i < data->count; i++) {
+        ft_status status = ft_net_read(net, FT_PASS_TRAIN, data, i, 1, 0, false);
+        if (status != FT_OK)
+            return status;
+    }
+    return FT_OK;
+}
+
 ft_status ft_train_run(ft_net *net, const ft_data *data, const ft_train_task *task, ft_score_sum *result,
                        float *moments)
 {
@@ -49,6 +60,9 @@ ft_status ft_train_run(ft_net *net, const ft_data *data, const ft_train_task *ta
     uint32_t batch = count < net->config.micro_batch ? count : net->config.micro_batch;
     bool by_layer = net->config.layerwise;
     float *gradients = ft_net_extra(net, FT_PASS_TRAIN), *momentum = by_layer ? gradients : gradients + values;
+    ft_status status = check_data(net, data);
+    if (status != FT_OK)
+        return status;
     if (net->config.plain_sgd)
         momentum = 0;
     else
@@ -57,7 +71,7 @@ ft_status ft_train_run(ft_net *net, const ft_data *data, const ft_train_task *ta
         ft_moments seen = {epoch + 1 == task->epochs ? moments : 0, 0};
         memset(result, 0, sizeof *result);
         for (uint32_t first = 0; first + batch <= count; first += batch, seen.samples += batch) {
-            ft_status status = ft_net_read(net, FT_PASS_TRAIN, data, first, batch, task->seed + epoch, true);
+            status = ft_net_read(net, FT_PASS_TRAIN, data, first, batch, task->seed + epoch, true);
             if (status != FT_OK)
                 return status;
             ft_net_forward(net, FT_PASS_TRAIN, batch, seen);

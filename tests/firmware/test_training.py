@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedtiny_export.core import CoreNode, shuffle
+from fedtiny_export.blob import write_blob
+from fedtiny_export.core import CoreNode, NodeConfig, shuffle
 from fedtiny_export.errors import CoreError
 from fedtiny_export.graph import F32, Bits, Graph
 from fedtiny_export.masks import EncodedMask, Encoding, encode_mask
@@ -69,7 +71,8 @@ def test_a_hundred_steps_of_a_whole_net_equal_torch(density: float) -> None:
     train_in_torch(module.double(), masks, x.astype(np.float64), labels(y), epochs=20, batch=8, seed=3, **settings)
     ours = unpack_values(model.graph, node.values(), masks)
     for name, tensor in module.named_parameters():
-        np.testing.assert_allclose(ours[name], tensor.detach().numpy(), atol=1e-4, err_msg=name)
+        expected = tensor.detach().numpy()  # relative to the parameter's size: single weights may pass through zero
+        assert np.linalg.norm(ours[name] - expected) <= 1e-4 * np.linalg.norm(expected), name
 
 
 def test_an_epoch_visits_every_sample_once_in_an_order_that_depends_on_the_seed() -> None:
@@ -286,6 +289,17 @@ def test_a_score_of_more_entries_than_planned_is_refused() -> None:
     assert caught.value.status == ERR_NOMEM
 
 
+CALLS: dict[str, Callable[[CoreNode, F32], object]] = {
+    "train": lambda node, _: node.train(epochs=1, lr=0.1, momentum=0.0, weight_decay=0.0, seed=0),
+    "score": lambda node, _: node.score(1, 3, batches=1, seed=0),
+    "measure": lambda node, _: node.measure_bn(0),
+    "evaluate": lambda node, _: node.evaluate(1),
+    "infer": lambda node, x: node.infer(x),
+    "gradient": lambda node, _: node.gradient(0, 2),
+    "values": lambda node, _: node.values(),
+}
+
+
 def poisoned(model: Model) -> tuple[CoreNode, F32]:
     node = node_of(model, {})
     x, y = random_samples(6, model.graph.classes)
@@ -294,18 +308,115 @@ def poisoned(model: Model) -> tuple[CoreNode, F32]:
     return node, x
 
 
-def test_nan_in_a_sample_is_reported_and_the_node_then_wants_new_values() -> None:
+@pytest.mark.parametrize("bad", [0, 3, 5])
+def test_nan_in_a_sample_is_reported_and_the_weights_stay_as_they_were(bad: int) -> None:
     _, model = make("residual")
-    node, x = poisoned(model)
+    node = node_of(model, {}, micro_batch=2, topk_max=1)
+    x, y = random_samples(6, model.graph.classes)
+    good, x = x, x.copy()
+    x[bad, 0, 3, 3] = np.nan
+    node.set_samples(x, y, 6)
+    values = node.values()
+    settings = {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, "seed": 0}
+    for call in (lambda: node.train(epochs=1, **settings), lambda: node.measure_bn(0), lambda: node.evaluate(1)):
+        with pytest.raises(CoreError) as caught:
+            call()
+        assert caught.value.status == ERR_NONFINITE
+    np.testing.assert_array_equal(node.values(), values)
+    node.set_samples(good, y, 6)
+    node.train(epochs=1, **settings)  # and the node works on
+    other = node_of(model, {}, micro_batch=2)
+    other.set_samples(good, y, 6)
+    other.train(epochs=1, **settings)
+    np.testing.assert_array_equal(node.values(), other.values())
+
+
+def test_a_label_out_of_range_leaves_the_weights_as_they_were() -> None:
+    _, model = make("residual")
+    node = node_of(model, {}, micro_batch=2)
+    x, y = random_samples(6, model.graph.classes)
+    y[5] = model.graph.classes
+    node.set_samples(x, y, 0)
     values = node.values()
     with pytest.raises(CoreError) as caught:
         node.train(epochs=1, lr=0.1, momentum=0.0, weight_decay=0.0, seed=0)
-    assert caught.value.status == ERR_NONFINITE
+    assert caught.value.status == ERR_DATA
+    np.testing.assert_array_equal(node.values(), values)
+
+
+def test_training_that_diverges_ends_before_the_step_that_is_not_finite() -> None:
+    _, model = make("conv 3x3 padding")
+    x, y = random_samples(4, model.graph.classes)
+    settings = {"lr": 1e30, "momentum": 0.0, "weight_decay": 0.0, "seed": 0}
+    diverges, once = node_of(model, {}, micro_batch=4), node_of(model, {}, micro_batch=4)
+    for node in (diverges, once):
+        node.set_samples(x, y, 0)
     with pytest.raises(CoreError) as caught:
-        node.infer(x[:1])
+        diverges.train(epochs=5, **settings)  # an epoch is one step
+    assert caught.value.status == ERR_NONFINITE
+    once.train(epochs=1, **settings)
+    np.testing.assert_array_equal(diverges.values(), once.values())
+
+
+def test_a_sample_with_infinity_is_refused_by_inference() -> None:
+    _, model = make("max pool")
+    node, x = node_of(model, {}), random_samples(1, 3)[0]
+    x[0, 0, 0, 0] = np.inf
+    with pytest.raises(CoreError) as caught:
+        node.infer(x)
+    assert caught.value.status == ERR_NONFINITE
+
+
+@pytest.mark.parametrize(
+    ("mode", "refused"),
+    [("infer", ("train", "score", "measure")), ("train", ("infer", "score", "evaluate")), ("measure", ("gradient",))],
+)
+def test_a_call_that_the_node_was_not_planned_for_is_refused(mode: str, refused: tuple[str, ...]) -> None:
+    _, model = make("residual")
+    masks = random_masks(model, 0.4)
+    node = CoreNode(write_blob(model.graph, model.arrays, masks), NodeConfig(micro_batch=2, modes=(mode,), topk_max=3))
+    x, y = random_samples(6, model.graph.classes)
+    node.set_samples(x, y, 6)
+    for name in refused:
+        with pytest.raises(CoreError) as caught:
+            CALLS[name](node, x)
+        assert caught.value.status == ERR_STATE, name
+
+
+@pytest.mark.parametrize("name", ["train", "score", "measure", "evaluate"])
+def test_work_before_data_is_refused(name: str) -> None:
+    _, model = make("residual")
+    node = node_of(model, random_masks(model, 0.4), topk_max=3)
+    with pytest.raises(CoreError) as caught:
+        CALLS[name](node, random_samples(1, 4)[0])
     assert caught.value.status == ERR_STATE
-    node.set_values(values)
-    assert np.isfinite(node.infer(x[:1])).all()
+
+
+@pytest.mark.parametrize("name", ["train", "score", "measure", "evaluate", "infer", "gradient", "values"])
+def test_after_a_mask_all_work_waits_for_values(name: str) -> None:
+    _, model = make("residual")
+    masks = random_masks(model, 0.4)
+    node = node_of(model, masks, topk_max=3)
+    x, y = random_samples(6, model.graph.classes)
+    node.set_samples(x, y, 6)
+    node.set_mask(1, encode_mask(np.roll(masks[model.graph.layer_names[1]].ravel(), 1)))
+    with pytest.raises(CoreError) as caught:
+        CALLS[name](node, x)
+    assert caught.value.status == ERR_STATE
+    with pytest.raises(CoreError) as caught:  # nor does a candidate of the old mask replace them
+        node.set_thresholds(np.zeros(len(model.graph.layers), np.float32))
+    assert caught.value.status == ERR_STATE
+
+
+def test_a_candidate_is_not_trained() -> None:
+    _, model = make("residual")
+    node = node_of(model, random_masks(model, 0.4))
+    x, y = random_samples(6, model.graph.classes)
+    node.set_samples(x, y, 6)
+    node.set_thresholds(np.zeros(len(model.graph.layers), np.float32))
+    with pytest.raises(CoreError) as caught:
+        CALLS["train"](node, x)
+    assert caught.value.status == ERR_STATE
 
 
 def test_nan_in_values_is_refused_and_changes_nothing() -> None:
