@@ -224,6 +224,32 @@ def presets_(as_json: AsJson = False) -> None:
     print_presets(found)
 
 
+bench_app = typer.Typer(help="Measure what is promised.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
+
+
+@bench_app.command("kernels")
+@command
+def bench_kernels(
+    only: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Rows whose name matches this expression.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Instructions, modelled cycles, flash, RAM and host time of inference and training, beside what others take.
+
+    [bold]fedtiny bench kernels[/] · [bold]fedtiny bench kernels --only ref.train[/]
+    """
+    from fedtiny.bench.rows import measure
+
+    if as_json:
+        _print_json({"rows": [row.as_json() for row in measure(only)]})
+        return
+    from fedtiny.bench.table import print_table, watched
+
+    print_table(watched(only))
+
+
 def _begin(source: str, flags: dict[str, Any], settings: list[str], out: Path | None, *, as_json: bool) -> None:
     from fedtiny.config import load_config, parse_override, to_toml
     from fedtiny.experiment import Experiment

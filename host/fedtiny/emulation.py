@@ -133,8 +133,10 @@ def run(
     folder: Path | None = None,
     count: bool = False,
     timeout_s: float = 60.0,
+    plugin: str | None = None,
 ) -> Outcome:
     """Runs a program. `arguments`: main's argv[1:], without blanks. `folder`: where its file names begin.
+    `plugin`: what an emulator's -plugin takes.
 
     With `count` the instructions are counted; on a board without an emulator they stay None. Raises ConfigError when
     the emulator is missing, FleetError when it fails or the program does not end in time. A program's own failure is an
@@ -147,7 +149,7 @@ def run(
     counted = count and board.emulator is not None
     command = [str(elf.resolve()), *arguments]
     if board.emulator:
-        command = _emulator(board, elf, arguments, counted)
+        command = [*_emulator(board, elf, arguments, counted), *(("-plugin", plugin) if plugin else ())]
     try:
         done = subprocess.run(
             command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False

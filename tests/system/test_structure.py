@@ -32,8 +32,9 @@ ALLOWED = {
         "journal", "runfolder", "report", "result",
     },
     "progress": {"config", "federation"},
+    "bench": {"boards", "emulation", "models"},
     "__main__": {"cli"},
-    "cli": {"config", "experiment", "journal", "progress", "report", "result", "runfolder", "__init__"},
+    "cli": {"bench", "config", "experiment", "journal", "progress", "report", "result", "runfolder", "__init__"},
     "__init__": {"config", "experiment"},
 }  # fmt: skip
 

@@ -1,0 +1,68 @@
+"""The builds of the core that are measured: which sources, which flags. The only place that knows them."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedtiny import emulation
+from fedtiny.boards import Board, load_board
+from fedtiny_export.errors import ConfigError
+
+OPTIMISE = "-O3"
+HERE = Path(__file__).parent
+BOARDS = {"m4f": "qemu-mps2-an386", "m7": "qemu-mps2-an500", "m33": "qemu-mps2-an505"}
+"""Short names of targets in the rows, and the boards that stand for them: instructions depend on the core alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """`deterministic` gives the same bits everywhere; `fast` may fuse multiply and add."""
+
+    name: str
+    flags: tuple[str, ...] = ()
+
+
+DETERMINISTIC = Build(name="deterministic")
+FAST = Build(name="fast", flags=("-DFT_FAST", "-ffp-contract=fast"))
+VARIANTS = {"m4f": "m4", "m7": "m4", "m33": "m4"}
+"""The variant of the core's sources that is tuned for a target, where it exists."""
+
+
+def board_of(target: str) -> Board:
+    return load_board(BOARDS[target])
+
+
+def core(target: str) -> list[Path]:
+    """The core's sources for a target: tuned where there is a variant, else portable."""
+    try:
+        return emulation.core_sources(VARIANTS.get(target, ""))
+    except ConfigError:
+        return emulation.core_sources()
+
+
+def program(target: str, build: Build, name: str, folder: Path, *, optimise: str = OPTIMISE) -> Path:
+    """Compiles one of this package's C programs with the core for a target; returns the ELF file."""
+    sources = [HERE / f"{name}.c", *core(target)]
+    out = folder / f"{name}-{target}-{build.name}.elf"
+    if out.exists():
+        return out
+    return emulation.build(board_of(target), sources, out=out, optimise=optimise, flags=build.flags)
+
+
+def control(target: str, folder: Path) -> Path:
+    """The plain dense control: no source of the core, the compiler's best."""
+    out = folder / f"control-{target}.elf"
+    return emulation.build(board_of(target), [HERE / "control.c"], out=out, optimise=OPTIMISE)
+
+
+def flash_bytes(target: str, folder: Path) -> int:
+    """Code and constants of a program that keeps every public call of the core."""
+    elf = program(target, DETERMINISTIC, "flash", folder, optimise="-Os")
+    command = [load_board(BOARDS[target]).toolchain.prefix + "size", str(elf)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ConfigError(f"{command[0]} failed: {done.stderr.strip()[-500:]}")
+    text, data = done.stdout.splitlines()[1].split()[:2]
+    return int(text) + int(data)

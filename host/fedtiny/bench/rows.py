@@ -1,0 +1,307 @@
+"""The rows of the benchmark: their names, which are stable, what each should reach, and how each is measured."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fedtiny.bench import builds, cases, counting, cycles, kernels
+from fedtiny.bench.cases import Case
+from fedtiny_export.core import NodeConfig, plan
+from fedtiny_export.errors import ConfigError, FedtinyError
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One figure; `value` is None where it could not be taken, and `missing` then says what to do."""
+
+    name: str
+    value: float | None
+    unit: str
+    config: Config = field(default_factory=dict)
+    missing: str | None = None
+
+    def as_json(self) -> Config:
+        row: Config = {"name": self.name, "value": self.value, "unit": self.unit, "config": self.config}
+        return row if self.missing is None else row | {"missing": self.missing}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a row should reach: at most `value`, or at least."""
+
+    value: float
+    at_least: bool = False
+
+    def met(self, value: float) -> bool:
+        return value >= self.value if self.at_least else value <= self.value
+
+
+GOALS = {
+    "ref.train.m4f.d0.1.instructions": Goal(0.85e6),
+    "ref.train.m4f.d0.1.cycles": Goal(1.5e6),
+    "ref.train.m4f.d0.1.fast.instructions": Goal(0.55e6),
+    "ref.train.m4f.d1.fast.instructions": Goal(1.6e6),
+    "ref.train.d0.1.ram_bytes": Goal(48 * 1024),
+    "resnet8.infer.m4f.d0.1.f32.fast.instructions": Goal(3.8e6),
+    "resnet8.train.d0.1.ram_bytes": Goal(256 * 1024),
+    "dscnn.train.d0.1.ram_bytes": Goal(128 * 1024),
+    "node.flash_bytes": Goal(48 * 1024),
+    "conv64x64.m4f.d0.1.fast.instructions_per_mac": Goal(1.5),
+    "ref.train.host.d0.1.speedup_vs_torch": Goal(10, at_least=True),
+}
+
+
+class Bench:
+    """Measures what rows ask for, each program and each case once. Lives as long as its folder."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None] = cases.silent) -> None:
+        self._folder = folder
+        self.say = say
+        self._wanted: dict[tuple[str, builds.Build], list[Case]] = {}
+        self._counts: dict[tuple[str, builds.Build, Case], int] = {}
+        self._stacks: dict[tuple[str, builds.Build, Case], int] = {}
+
+    def want(self, target: str, build: builds.Build, case: Case) -> None:
+        """Announces a count: all that are wanted of one build are taken in one run of the emulator."""
+        wanted = self._wanted.setdefault((target, build), [])
+        if case not in wanted:
+            wanted.append(case)
+
+    def instructions(self, target: str, build: builds.Build, case: Case) -> int:
+        if (target, build, case) not in self._counts:
+            self.want(target, build, case)
+            todo = [c for c in self._wanted[target, build] if (target, build, c) not in self._counts]
+            self.say(f"{target}, {build.name}: {len(todo)} cases in the emulator")
+            counts, stacks = counting.count_cases(target, build, todo, self._folder)
+            self._counts |= {(target, build, c): n for c, n in counts.items()}
+            self._stacks |= {(target, build, c): n for c, n in stacks.items()}
+        return self._counts[target, build, case]
+
+    def stack(self, target: str, build: builds.Build) -> int:
+        """The most stack that any measured case took."""
+        taken = [n for (t, b, _), n in self._stacks.items() if (t, b) == (target, build)]
+        return max(taken)
+
+    def cycles(self, target: str, build: builds.Build, case: Case) -> int:
+        self.say(f"{target}, {build.name}: every block of instructions of one step")
+        elf = builds.program(target, build, "steps", self._folder)
+        (self._folder / "cycles.case").write_bytes(cases.case_file(case))
+        executed, taken = counting.blocks_of(target, elf, ["cycles.case"], self._folder)
+        return self._modelled(target, elf, executed, taken)
+
+    def control_data(self) -> bytes:
+        import struct
+
+        from fedtiny_export.values import pack_values
+
+        model = cases.model("ref", "batch")
+        values = pack_values(model.graph, model.arrays, {})
+        return values.tobytes() + cases.sample("ref").tobytes() + struct.pack("<I", 1)
+
+    def control_instructions(self, target: str) -> int:
+        self.say(f"{target}: the plain dense control")
+        return counting.count_control(target, self.control_data(), self._folder)
+
+    def control_cycles(self, target: str) -> int:
+        elf = builds.control(target, self._folder)
+        (self._folder / "control.in").write_bytes(self.control_data())
+        arguments = ["control.in", "control.out"]
+        executed, taken = counting.blocks_of(target, elf, arguments, self._folder)
+        return self._modelled(target, elf, executed, taken)
+
+    def flash(self, target: str) -> int:
+        self.say(f"{target}: flash of a node")
+        return builds.flash_bytes(target, self._folder)
+
+    def _modelled(self, target: str, elf: Path, executed: Any, taken: Any) -> int:
+        total, _ = cycles.cycles(cycles.disassemble(builds.board_of(target), elf), executed, taken)
+        return total
+
+
+Take = Callable[[Bench], tuple[float, Config]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row before it is measured. `wants`: counts to announce, so that one run of the emulator serves many rows."""
+
+    unit: str
+    take: Take
+    wants: tuple[tuple[str, builds.Build, Case], ...] = ()
+
+
+def _case_config(case: Case, build: builds.Build | None = None, target: str | None = None) -> Config:
+    config: Config = {
+        "model": case.model, "density": case.density, "mode": case.mode, "micro_batch": case.micro_batch,
+        "norm": cases.norm_layer(case), "dtype": "float32",
+    }  # fmt: skip
+    if build:
+        config |= {"build": build.name}
+    if target:
+        board = builds.board_of(target)
+        flags = [*board.toolchain.machine, builds.OPTIMISE, *(build.flags if build else ())]
+        config |= {"target": target, "board": board.name, "flags": flags}
+    return config
+
+
+def _instructions(target: str, build: builds.Build, case: Case) -> Entry:
+    def take(bench: Bench) -> tuple[float, Config]:
+        return bench.instructions(target, build, case), _case_config(case, build, target)
+
+    return Entry("instructions", take, ((target, build, case),))
+
+
+def _cycles(target: str, build: builds.Build, case: Case) -> Entry:
+    def take(bench: Bench) -> tuple[float, Config]:
+        return bench.cycles(target, build, case), _case_config(case, build, target) | {"model_of": "cycles.py"}
+
+    return Entry("cycles, modelled", take)
+
+
+def _ram(case: Case) -> Entry:
+    def take(_: Bench) -> tuple[float, Config]:
+        config = NodeConfig(micro_batch=case.micro_batch, modes=(case.mode,), norm=case.norm)
+        memory = plan(cases.blob(case), config)
+        return memory.peak, _case_config(case) | {"what": "the whole arena", **memory.by_kind()}
+
+    return Entry("bytes", take)
+
+
+def _per_mac(target: str, build: builds.Build, density: float) -> Entry:
+    name = "conv64x64"
+    kernel = Case(model=name, density=density, mode="infer")
+    bare = Case(model=kernels.BARE, density=1.0, mode="infer")
+
+    def take(bench: Bench) -> tuple[float, Config]:
+        spent = bench.instructions(target, build, kernel) - bench.instructions(target, build, bare)
+        live = sum(int(mask.sum()) for mask in cases.masks(cases.model(name, "batch"), density).values())
+        macs = live * kernels.NETS[name].pixels
+        return spent / macs, _case_config(kernel, build, target) | {"macs": macs, "instructions": spent}
+
+    return Entry("instructions per useful MAC", take, ((target, build, kernel), (target, build, bare)))
+
+
+def _flash(target: str) -> Entry:
+    def take(bench: Bench) -> tuple[float, Config]:
+        return bench.flash(target), {"target": target, "what": "every operator, training, and the port of the board"}
+
+    return Entry("bytes", take)
+
+
+def _stack(target: str) -> Entry:
+    case = Case(model="ref", density=0.1, mode="train")
+
+    def take(bench: Bench) -> tuple[float, Config]:
+        bench.instructions(target, builds.DETERMINISTIC, case)
+        return bench.stack(target, builds.DETERMINISTIC), {"target": target, "what": "deepest of the measured cases"}
+
+    return Entry("bytes", take, ((target, builds.DETERMINISTIC, case),))
+
+
+def _speedup(density: float) -> Entry:
+    def take(bench: Bench) -> tuple[float, Config]:
+        from fedtiny.bench.host_speed import compare
+
+        bench.say("this computer: node and PyTorch, one thread")
+        ours, theirs = compare(Case(model="ref", density=density, mode="train"))
+        config = {"model": "ref", "density": density, "micro_batch": 1, "threads": 1}
+        return theirs / ours, config | {"node_us": round(ours * 1e6, 1), "torch_us": round(theirs * 1e6, 1)}
+
+    return Entry("times faster", take)
+
+
+def _control(unit: str, measure: Callable[[Bench], int]) -> Entry:
+    def take(bench: Bench) -> tuple[float, Config]:
+        what = "plain nested loops, control.c, in this run"
+        return measure(bench), {"target": "m4f", "model": "ref", "density": 1.0, "micro_batch": 1, "what": what}
+
+    return Entry(unit, take)
+
+
+def _density(value: float) -> str:
+    return f"d{value:g}"
+
+
+def entries() -> dict[str, Entry]:
+    """Every row by its name, in the order of the table."""
+    det, fast = builds.DETERMINISTIC, builds.FAST
+    ref, ref_dense = Case(model="ref", density=0.1, mode="train"), Case(model="ref", density=1.0, mode="train")
+    resnet_infer = Case(model="resnet8", density=0.1, mode="infer")
+    found = {
+        "ref.train.m4f.d0.1.instructions": _instructions("m4f", det, ref),
+        "ref.train.m4f.d0.1.cycles": _cycles("m4f", det, ref),
+        "ref.train.m4f.d0.1.fast.instructions": _instructions("m4f", fast, ref),
+        "ref.train.m4f.d1.fast.instructions": _instructions("m4f", fast, ref_dense),
+        "ref.train.d0.1.ram_bytes": _ram(ref),
+        "resnet8.infer.m4f.d0.1.f32.fast.instructions": _instructions("m4f", fast, resnet_infer),
+        "resnet8.train.d0.1.ram_bytes": _ram(Case(model="resnet8", density=0.1, mode="train")),
+        "resnet8.train.mb4.d0.1.ram_bytes": _ram(Case(model="resnet8", density=0.1, mode="train", micro_batch=4)),
+        "dscnn.train.d0.1.ram_bytes": _ram(Case(model="dscnn", density=0.1, mode="train")),
+        "node.flash_bytes": _flash("m4f"),
+        "conv64x64.m4f.d0.1.fast.instructions_per_mac": _per_mac("m4f", fast, 0.1),
+        "ref.train.host.d0.1.speedup_vs_torch": _speedup(0.1),
+        "control.train.m4f.d1.instructions": _control("instructions", lambda b: b.control_instructions("m4f")),
+        "control.train.m4f.d1.cycles": _control("cycles, modelled", lambda b: b.control_cycles("m4f")),
+        "node.stack_bytes": _stack("m4f"),
+        "ref.train.m4f.d1.cycles": _cycles("m4f", det, ref_dense),
+        "ref.train.m4f.d0.1.fast.cycles": _cycles("m4f", fast, ref),
+    }
+    for model in ("ref", "resnet8", "dscnn"):
+        for mode in ("infer", "train"):
+            for density in (0.05, 0.1, 0.2, 1.0):
+                case = Case(model=model, density=density, mode=mode)
+                for build in (det, fast):
+                    name = ".".join([model, mode, "m4f", _density(density), *(["fast"] * (build is fast))])
+                    if f"{name}.instructions" not in found and case != resnet_infer:
+                        found[f"{name}.instructions"] = _instructions("m4f", build, case)
+                name = f"{model}.{mode}.{_density(density)}.ram_bytes"
+                if name not in found:
+                    found[name] = _ram(case)
+    for target in ("m7", "m33"):
+        for mode in ("infer", "train"):
+            case = Case(model="ref", density=0.1, mode=mode)
+            found[f"ref.{mode}.{target}.d0.1.instructions"] = _instructions(target, det, case)
+    return found
+
+
+def chosen(only: str | None) -> dict[str, Entry]:
+    """Rows whose name matches the regular expression. Raises ConfigError where none does."""
+    every = entries()
+    if only is None:
+        return every
+    try:
+        pattern = re.compile(only)
+    except re.error as error:
+        raise ConfigError(f"--only {only}: {error}. Give a regular expression, such as 'ref.train'.") from None
+    some = {name: entry for name, entry in every.items() if pattern.search(name)}
+    if not some:
+        raise ConfigError(f"no row matches --only {only}. Rows: {', '.join(list(every)[:12])}, …")
+    return some
+
+
+def measure(only: str | None = None, say: Callable[[str], None] = cases.silent) -> Iterator[Row]:
+    """Takes the rows, one by one. A row whose tools are missing says which command installs them."""
+    some = chosen(only)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), say)
+        for entry in some.values():
+            for want in entry.wants:
+                bench.want(*want)
+        for name, entry in some.items():
+            yield _taken(name, partial(entry.take, bench), entry.unit)
+
+
+def _taken(name: str, take: Callable[[], tuple[float, Config]], unit: str) -> Row:
+    try:
+        value, config = take()
+    except FedtinyError as error:
+        return Row(name=name, value=None, unit=unit, missing=str(error))
+    return Row(name=name, value=value, unit=unit, config=config)
