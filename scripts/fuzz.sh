@@ -10,7 +10,7 @@ WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 "$PYTHON" -m tests.firmware.fuzz.seeds "$WORK/seeds" >/dev/null
 
-sources=$(find firmware/src -name '*.c' ! -name 'taps_*.c')
+sources=$("$PYTHON" -c 'from fedtiny.emulation import core_sources; print(*core_sources())')
 flags="-std=c99 -O2 -g -ffp-contract=off -fno-sanitize-recover=all -Ifirmware/include"
 export ASAN_OPTIONS=quarantine_size_mb=8
 

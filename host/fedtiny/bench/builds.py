@@ -26,8 +26,6 @@ class Build:
 
 DETERMINISTIC = Build(name="deterministic")
 FAST = Build(name="fast", flags=("-DFT_FAST", "-ffp-contract=fast"))
-VARIANTS = {"m4f": "m4", "m7": "m4", "m33": "m4"}
-"""The variant of the core's sources that is tuned for a target, where it exists."""
 
 
 def board_of(target: str) -> Board:
@@ -36,10 +34,7 @@ def board_of(target: str) -> Board:
 
 def core(target: str) -> list[Path]:
     """The core's sources for a target: tuned where there is a variant, else portable."""
-    try:
-        return emulation.core_sources(VARIANTS.get(target, ""))
-    except ConfigError:
-        return emulation.core_sources()
+    return emulation.core_sources(board_of(target).toolchain.variant)
 
 
 def program(target: str, build: Build, name: str, folder: Path, *, optimise: str = OPTIMISE) -> Path:

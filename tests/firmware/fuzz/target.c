@@ -223,7 +223,9 @@ static void call_train(harness *h, script *s)
         check_status(h, status, FT_MODE_TRAIN, h->thresholded ? 0 : h->count);
     if (!good || status == FT_ERR_STATE || data_is_bad(h, h->count))
         same_values(h, before);
-    free(values_of(h)); /* finite, whatever came of it */
+    else if (status == FT_ERR_NONFINITE) /* it diverged: the weights are finite or refused */
+        h->wants_values = ft_get_values(h->node, before, ft_value_count(h->node)) == FT_ERR_STATE;
+    free(values_of(h));
     free(moments);
     free(before);
 }
