@@ -131,6 +131,7 @@ def test_a_row_without_its_tools_names_the_command_and_the_others_still_come(tmp
     ram, flash = json.loads(done.stdout)["rows"]
     assert (ram["name"], flash["name"]) == ("ref.train.d0.1.ram_bytes", "node.flash_bytes")
     assert ram["value"] > 9098 * 0.1 * 4
+    assert ram["config"]["lean"] is True
     assert flash["value"] is None
     assert "apt-get install" in flash["missing"]
 

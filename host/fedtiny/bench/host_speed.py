@@ -10,7 +10,7 @@ import numpy as np
 
 from fedtiny.bench import cases
 from fedtiny.bench.cases import Case
-from fedtiny_export.core import CoreNode, NodeConfig
+from fedtiny_export.core import CoreNode
 
 ROUNDS, NODE_STEPS, TORCH_STEPS = 9, 200, 20
 
@@ -28,7 +28,7 @@ def compare(case: Case) -> tuple[float, float]:
 
 
 def node_step(case: Case) -> Callable[[int], None]:
-    node = CoreNode(cases.blob(case), NodeConfig(micro_batch=case.micro_batch, modes=("train",), norm=case.norm))
+    node = CoreNode(cases.blob(case), case.node_config)
     x = np.repeat(cases.sample(case.model)[None], case.micro_batch, 0)
     node.set_samples(x, np.full(case.micro_batch, 1, np.uint16), 0)
 

@@ -1,6 +1,6 @@
 /* Counts the instructions of inference and of training steps: steps REPEATS FILE...
  *
- * A case file begins with six u32s (see `header`), then blob, one sample, its label, each padded to 8 bytes. For each case
+ * A case file begins with a header (see `header`), then blob and one sample, each padded to 8 bytes. For each case
  * the program does the work REPEATS times and prints "case INSTRUCTIONS"; the host takes the difference of two numbers of
  * repeats, so what surrounds the work does not count. A step's learning rate is 0: each repeat is the same work. */
 #include <string.h>
@@ -10,6 +10,8 @@
 
 typedef struct {
     uint32_t blob_bytes, input_size, label, micro_batch, modes, norm;
+    uint8_t keep, lean, layerwise, plain_sgd;
+    uint32_t padding;
 } header;
 
 enum { PAINTED = 6 * 1024, COLOUR = 0xC5 };
@@ -36,7 +38,7 @@ static void check(const char *what, ft_status status)
 
 static void work(ft_node *node, const header *h, uint32_t repeats, float *logits)
 {
-    const ft_train_task task = {repeats, 0.0f, 0.9f, 1e-4f, 0};
+    const ft_train_task task = {repeats, 0.0f, h->plain_sgd ? 0.0f : 0.9f, 1e-4f, 0};
     ft_score_sum sum;
     if (h->modes & FT_MODE_TRAIN) {
         check("training", ft_train(node, &task, &sum, 0, 0));
@@ -72,7 +74,8 @@ static void measure(const char *file, uint32_t repeats)
     uint32_t used = (length + 7u) / 8 * 8;
     float *logits = (float *)(void *)(memory + used);
     used += 4096;
-    ft_config config = {(uint16_t)h->micro_batch, (uint8_t)h->modes, (uint8_t)h->norm, 0, 0};
+    ft_config config = {(uint16_t)h->micro_batch, (uint8_t)h->modes, (uint8_t)h->norm, 0, 0,
+                        h->keep,                  h->lean,           h->layerwise,     h->plain_sgd};
     ft_data data = {h, read_sample, h->micro_batch, 0};
     ft_node *node;
     check("load", ft_load(memory + used, capacity - used, blob, h->blob_bytes, &config, &node));

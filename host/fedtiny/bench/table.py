@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedtiny.bench.peers import PUBLISHED, peers_of
-from fedtiny.bench.rows import GOALS, Row, chosen, measure
+from fedtiny.bench.rows import BESIDE, GOALS, Row, chosen, measure
 
 
 def figure(value: float, unit: str) -> str:
@@ -40,8 +40,8 @@ def print_table(rows: Sequence[Row]) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=150)
-    promised = [row for row in rows if row.name in GOALS]
-    for title, some in (("To reach", promised), ("Beside", [row for row in rows if row.name not in GOALS])):
+    promised = [row for row in rows if row.name in GOALS or row.name in BESIDE]
+    for title, some in (("Promised", promised), ("All others", [row for row in rows if row not in promised])):
         if some:
             console.print(_table(title, some, wide=console.width >= 120))
     if console.width < 120:

@@ -73,15 +73,19 @@ SCRIPTS = {
 }  # fmt: skip
 
 
+# density, how activations are kept, and lean | layerwise << 1 | plain SGD << 2
+SETTINGS = ((0.5, 0, 0), (0.7, 2, 3), (1.0, 1, 5))
+
+
 def write_seeds(folder: Path) -> list[Path]:
     written = []
     for name, module in NETS.items():
         model = from_torch(module, SHAPE)
-        for density, (what, calls) in zip((0.5, 0.7, 1.0), SCRIPTS.items(), strict=True):
+        for (density, keep, knobs), (what, calls) in zip(SETTINGS, SCRIPTS.items(), strict=True):
             masks = random_masks(model, density) if density < 1 else {}
             arrays = {key: array * masks.get(key, np.True_) for key, array in model.arrays.items()}
             blob = write_blob(model.graph, arrays, masks, names=False)
-            head = struct.pack("<BHBBHHBBB", 0, 2, 15, int(what == "mask"), 9, 64, 0, 0, len(calls))
+            head = struct.pack("<BHBBHHBBB", 0, 2, 15, int(what == "mask"), 9, 64, keep, knobs, len(calls))
             path = folder / f"{name}-{what}.bin"
             path.write_bytes(head + calls + blob)
             written.append(path)

@@ -3,7 +3,7 @@
  * sees one byte too many. What a status promises (fedtiny.h) is checked too, by abort().
  *
  *   0      flags: bit 0 leaves the checksums as they are
- *   1..10  micro-batch (2), modes, norm, topk_max (2), tile bytes (2), two spare
+ *   1..10  micro-batch (2), modes, norm, topk_max (2), tile bytes (2), keep, other knobs
  *   11     bytes of script, that many bytes, then the blob
  */
 #include <stdbool.h>
@@ -217,6 +217,7 @@ static void call_train(harness *h, script *s)
     ft_score_sum sum;
     bool good = task.epochs && task.lr >= 0 && task.momentum >= 0 && task.weight_decay >= 0 && finite(&task.lr, 1)
                 && finite(&task.momentum, 1) && finite(&task.weight_decay, 1);
+    good = good && !(h->config.plain_sgd && task.momentum > 0);
     ft_status status = ft_train(h->node, &task, &sum, n ? moments : 0, n);
     PROMISE(good || status == FT_ERR_ARG);
     if (good)
@@ -265,6 +266,7 @@ static void call_gradient(harness *h, script *s)
     ft_status status = ft_gradient(h->node, first, count, &gradients, &loss);
     bool fits = count && count <= h->config.micro_batch && count <= h->count && first <= h->count - count;
     PROMISE((status == FT_ERR_ARG) == !fits);
+    PROMISE(status != FT_OK || !h->config.layerwise);
     if (status == FT_OK)
         for (uint32_t i = 0; i < ft_value_count(h->node); i++)
             (void)*(const volatile float *)&gradients[i];
@@ -342,7 +344,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < CONFIG + 1)
         return 0;
-    ft_config config = {u16(data + 1), data[3], data[4], u16(data + 5), u16(data + 7)};
+    ft_config config = {u16(data + 1), data[3],     data[4],          u16(data + 5),          u16(data + 7),
+                        data[9],       data[10] & 1, data[10] >> 1 & 1, data[10] >> 2};
     script s = {data + CONFIG + 1, data + CONFIG + 1 + data[CONFIG]};
     if (s.end > data + size)
         s.end = data + size;
