@@ -125,7 +125,7 @@ def test_a_row_without_its_tools_names_the_command_and_the_others_still_come(tmp
         "kernels",
         "--json",
         "--only",
-        r"^node\.flash|^ref\.train\.d0\.1",
+        r"^node\.flash|^ref\.train\.d0\.1\.ram",
     ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     ram, flash = json.loads(done.stdout)["rows"]

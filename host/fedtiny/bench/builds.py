@@ -10,7 +10,9 @@ from fedtiny import emulation
 from fedtiny.boards import Board, load_board
 from fedtiny_export.errors import ConfigError
 
-OPTIMISE = "-O3"
+OPTIMISE = "-Os"
+"""Of the core, in every row: flash and instructions are those of one and the same build."""
+CONTROL_OPTIMISE = "-O3"
 HERE = Path(__file__).parent
 BOARDS = {"m4f": "qemu-mps2-an386", "m7": "qemu-mps2-an500", "m33": "qemu-mps2-an505"}
 """Short names of targets in the rows, and the boards that stand for them: instructions depend on the core alone."""
@@ -37,24 +39,24 @@ def core(target: str) -> list[Path]:
     return emulation.core_sources(board_of(target).toolchain.variant)
 
 
-def program(target: str, build: Build, name: str, folder: Path, *, optimise: str = OPTIMISE) -> Path:
+def program(target: str, build: Build, name: str, folder: Path) -> Path:
     """Compiles one of this package's C programs with the core for a target; returns the ELF file."""
     sources = [HERE / f"{name}.c", *core(target)]
     out = folder / f"{name}-{target}-{build.name}.elf"
     if out.exists():
         return out
-    return emulation.build(board_of(target), sources, out=out, optimise=optimise, flags=build.flags)
+    return emulation.build(board_of(target), sources, out=out, optimise=OPTIMISE, flags=build.flags)
 
 
 def control(target: str, folder: Path) -> Path:
     """The plain dense control: no source of the core, the compiler's best."""
     out = folder / f"control-{target}.elf"
-    return emulation.build(board_of(target), [HERE / "control.c"], out=out, optimise=OPTIMISE)
+    return emulation.build(board_of(target), [HERE / "control.c"], out=out, optimise=CONTROL_OPTIMISE)
 
 
 def flash_bytes(target: str, folder: Path) -> int:
     """Code and constants of a program that keeps every public call of the core."""
-    elf = program(target, DETERMINISTIC, "flash", folder, optimise="-Os")
+    elf = program(target, DETERMINISTIC, "flash", folder)
     command = [load_board(BOARDS[target]).toolchain.prefix + "size", str(elf)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

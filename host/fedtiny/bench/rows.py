@@ -224,7 +224,8 @@ def _speedup(density: float) -> Entry:
 def _control(unit: str, measure: Callable[[Bench], int]) -> Entry:
     def take(bench: Bench) -> tuple[float, Config]:
         what = "plain nested loops, control.c, in this run"
-        return measure(bench), {"target": "m4f", "model": "ref", "density": 1.0, "micro_batch": 1, "what": what}
+        config = {"target": "m4f", "model": "ref", "density": 1.0, "micro_batch": 1, "flags": [builds.CONTROL_OPTIMISE]}
+        return measure(bench), config | {"what": what}
 
     return Entry(unit, take)
 
