@@ -61,6 +61,16 @@ FT_TARGETS void ft_taps_forward(float *y, const float *x, const float *w, const 
     }
 }
 
+/* Eight would reach into the next row, which would then wait for the store. */
+FT_INLINE void add_four(float *run, const float *dy, float w)
+{
+    v4 sum, from;
+    memcpy(&sum, run, sizeof sum);
+    memcpy(&from, dy, sizeof from);
+    sum += (v4){w, w, w, w} * from;
+    memcpy(run, &sum, sizeof sum);
+}
+
 FT_INLINE void spread(float *run, const float *dy, float w, const ft_grid *g)
 {
     const uint32_t rest = g->cols % 8, whole = g->cols - rest;
@@ -69,9 +79,14 @@ FT_INLINE void spread(float *run, const float *dy, float w, const ft_grid *g)
     for (uint32_t r = 0; r < g->rows; r++, dy += g->cols, run += g->pitch) {
         for (uint32_t c = 0; c < whole; c += 8)
             store(run + c, load(run + c) + weight * load(dy + c));
-        if (rest) {
+        if (rest > 4) {
             const v8 old = load(run + whole);
             store(run + whole, choose(some, old + weight * load(dy + whole), old));
+        } else if (rest == 4) {
+            add_four(run + whole, dy + whole, w);
+        } else {
+            for (uint32_t c = whole; c < g->cols; c++)
+                run[c] += w * dy[c];
         }
     }
 }
@@ -108,8 +123,10 @@ FT_TARGETS void ft_taps_backward_input(float *dx, const float *dy, const float *
     for (uint32_t k = 0, n; k < taps; k += n) {
         for (n = 1; fits && k + n < taps && (uint32_t)(at[k + n] - at[k]) <= g->reach;)
             n++;
-        if (n == 1) {
+        if (n == 1 || (n == 2 && run > 64)) {
             spread(dx + at[k], dy, w[k], g);
+            if (n == 2)
+                spread(dx + at[k + 1], dy, w[k + 1], g);
             continue;
         }
         if (!filled) {

@@ -11,6 +11,7 @@
 #define FT_INLINE static inline __attribute__((always_inline))
 
 typedef float v8 __attribute__((vector_size(32)));
+typedef float v4 __attribute__((vector_size(16)));
 typedef int32_t v8i __attribute__((vector_size(32)));
 
 FT_INLINE v8 load(const float *p)
