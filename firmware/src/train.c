@@ -63,6 +63,8 @@ ft_status ft_train_run(ft_net *net, const ft_data *data, const ft_train_task *ta
     ft_status status = check_data(net, data);
     if (status != FT_OK)
         return status;
+    if (moments && net->layout.stat_count)
+        ft_zero(moments, net->layout.stat_count); /* frozen norms measure nothing */
     if (net->config.plain_sgd)
         momentum = 0;
     else

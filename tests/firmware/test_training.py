@@ -440,3 +440,13 @@ def test_a_label_out_of_range_is_an_error_of_the_data() -> None:
     with pytest.raises(CoreError) as caught:
         node.evaluate(1)
     assert caught.value.status == ERR_DATA
+
+
+def test_frozen_norms_measure_no_moments() -> None:
+    _, model = make("batch norm")
+    node = node_of(model, {}, norm="frozen")
+    node.set_samples(*random_samples(8, model.graph.classes), 0)
+    moments = np.full(node.stat_count, 7.0, np.float32)
+    task, out = core._TrainTask(1, 0.01, 0.0, 0.0, 0), core._ScoreSum()
+    assert core._library().ft_train(node._node, task, out, moments.ctypes.data, moments.size) == 0
+    assert not moments.any()
