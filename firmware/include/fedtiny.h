@@ -132,9 +132,9 @@ typedef struct {
 
 /* epochs passes of SGD (torch.optim.SGD's rule, momentum from zero) over all samples in micro-batches; an incomplete last
  * micro-batch is left out unless it is the only one. result: loss and hits of the last epoch, seen while training. moments
- * (may be NULL): BN moments of the last epoch, zero where norms are frozen. Every sample is read once before the first step: a label out of range or a
- * NaN leaves the weights as they were. Where training itself diverges, FT_ERR_NONFINITE: the weights are those of the last
- * step with a finite loss or, when they overflowed, the node wants ft_set_values. */
+ * (may be NULL): BN moments of the last epoch, zero where norms are frozen. Every sample is read once before the first step:
+ * a label out of range or a NaN leaves the weights as they were. Where training itself diverges, FT_ERR_NONFINITE: the
+ * weights are those of the last step with a finite loss or, when they overflowed, the node wants ft_set_values. */
 ft_status ft_train(ft_node *node, const ft_train_task *task, ft_score_sum *result, float *moments, uint32_t moment_count);
 
 typedef struct {
