@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedtiny_export.blob import write_blob
 from fedtiny_export import core
+from fedtiny_export.blob import write_blob
 from fedtiny_export.core import CoreNode, NodeConfig, shuffle
 from fedtiny_export.errors import CoreError
 from fedtiny_export.graph import F32, Bits, Graph
