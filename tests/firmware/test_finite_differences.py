@@ -48,10 +48,19 @@ def test_each_gradient_is_the_slope_of_the_loss(name: str, density: float, norm:
     _, model = make(name)
     masks = random_masks(model, density) if density < 1 else {}
     node = node_of(model, masks, micro_batch=BATCH, norm=norm)
-    node.set_samples(*random_samples(BATCH, model.graph.classes), 0)
-    values = node.values()
+    values, best = node.values(), dict[str, float]()
+    for seed in range(4):  # a kink close by spoils a parameter at some samples, a wrong gradient at all
+        for parameter, error in errors_at(node, model, masks, values, seed).items():
+            best[parameter] = min(best.get(parameter, np.inf), error)
+    assert {parameter: error for parameter, error in best.items() if error > TOLERANCE} == {}
+
+
+def errors_at(node: CoreNode, model: Model, masks: dict[str, Bits], values: F32, seed: int) -> dict[str, float]:
+    """The larger error of two directions, each at its best step, relative to the gradient: by parameter."""
+    node.set_values(values)
+    node.set_samples(*random_samples(BATCH, model.graph.classes, seed=seed), 0)
     gradient = node.gradient(0, BATCH)[0].astype(np.float64)
-    rng = np.random.default_rng(1)
+    rng, found = np.random.default_rng(1), dict[str, float]()
     scale = max(1.0, float(np.linalg.norm(gradient)))
     for parameter, where in parts_of(model, masks):
         # along the gradient, where the slope is largest and any missing factor shows, and along a random direction
@@ -62,5 +71,6 @@ def test_each_gradient_is_the_slope_of_the_loss(name: str, density: float, norm:
             direction = np.zeros_like(values)
             direction[where] = along / length
             expected = float(gradient @ direction.astype(np.float64))
-            errors = [abs(slope(node, values, direction, step) - expected) for step in STEPS]
-            assert min(errors) <= TOLERANCE * scale, f"{parameter}: {errors} around {expected}"
+            error = min(abs(slope(node, values, direction, step) - expected) for step in STEPS) / scale
+            found[parameter] = max(found.get(parameter, 0.0), error)
+    return found
