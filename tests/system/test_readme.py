@@ -5,20 +5,32 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_table_of_densities_is_the_file_that_its_script_wrote() -> None:
-    spec = importlib.util.spec_from_file_location("density_table", ROOT / "scripts/density_table.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"scripts/{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    figures = json.loads((ROOT / script.FIGURES).read_text())
-    table = script.markdown(figures["rows"])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_table_of_kernels_is_the_file_that_its_script_wrote() -> None:
+    kernels = script("kernels_table")
+    rows = kernels.rows_of((ROOT / kernels.FIGURES).read_text())
+    assert kernels.markdown(rows) in (ROOT / "README.md").read_text()
+
+
+def test_the_table_of_densities_is_the_file_that_its_script_wrote() -> None:
+    densities = script("density_table")
+    figures = json.loads((ROOT / densities.FIGURES).read_text())
+    table = densities.markdown(figures["rows"])
     assert table in (ROOT / "README.md").read_text()
-    assert [row["density"] for row in figures["rows"]][:5] == [script.DENSE, "0.2", "0.1", "0.05", "0.02"]
+    assert [row["density"] for row in figures["rows"]][:5] == [densities.DENSE, "0.2", "0.1", "0.05", "0.02"]
     assert all(len(row["accuracy"]) >= 3 for row in figures["rows"])
 
 
