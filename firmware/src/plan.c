@@ -5,13 +5,7 @@
 #include "keep.h"
 #include "op/lean.h"
 #include "op/taps.h"
-
-/* One piece of memory that one or several tensors occupy in turn. Times: operator i runs forward at i, the loss at n,
- * operator i backward at 2n - i. */
-typedef struct {
-    uint32_t size, begin, end, at;
-    uint32_t early; /* placement: the larger goes first */
-} piece;
+#include "place.h"
 
 static uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
 static uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
@@ -68,7 +62,7 @@ static uint32_t most_pieces(const ft_blob *blob) { return 3u * blob->tensors + 4
 
 uint32_t ft_plan_bytes(const ft_blob *blob)
 {
-    return ft_plan_table_bytes(blob) + (uint32_t)(most_pieces(blob) * sizeof(piece) + blob->tensors * sizeof(uint32_t));
+    return ft_plan_table_bytes(blob) + (uint32_t)(most_pieces(blob) * sizeof(ft_piece) + blob->tensors * sizeof(uint32_t));
 }
 
 static uint32_t readers(const ft_blob *blob, uint32_t tensor)
@@ -112,13 +106,13 @@ static bool may_overwrite(const ft_blob *blob, const ft_op *op, uint32_t in, con
 typedef struct {
     const ft_blob *blob;
     const ft_config *config;
-    piece *pieces;
+    ft_piece *pieces;
     uint32_t count, batch;
 } heap;
 
 static uint32_t add_piece(heap *h, uint32_t size, uint32_t begin, uint32_t end)
 {
-    h->pieces[h->count] = (piece){size, begin, end, 0, 0};
+    h->pieces[h->count] = (ft_piece){size, begin, end, 0, 0};
     return h->count++;
 }
 
@@ -279,111 +273,23 @@ static void scratch_pieces(heap *h, const ft_place *places, ft_step *steps)
     }
 }
 
-enum { ORDERS = 3, ROUNDS = 12 };
-
-/* The order in which pieces are placed: largest first, longest lived first, or largest size times life first. */
-static uint64_t rank(const piece *p, uint32_t order)
-{
-    uint32_t life = p->end - p->begin + 1;
-    return order == 0 ? p->size : order == 1 ? (uint64_t)life << 32 | p->size : (uint64_t)p->size * life;
-}
-
-/* Each piece at the lowest offset that is free during its life; returns the floats that all take together. */
-static uint32_t place_in_order(piece *pieces, uint32_t count, uint32_t order)
-{
-    uint32_t total = 0;
-    for (uint32_t i = 0; i < count; i++)
-        pieces[i].at = FT_NOWHERE;
-    for (uint32_t done = 0; done < count; done++) {
-        piece *next = 0;
-        for (uint32_t i = 0; i < count; i++)
-            if (pieces[i].at == FT_NOWHERE
-                && (!next || pieces[i].early > next->early
-                    || (pieces[i].early == next->early && rank(&pieces[i], order) > rank(next, order))))
-                next = &pieces[i];
-        uint32_t at = 0;
-        for (uint32_t i = 0; i < count; i++) {
-            const piece *p = &pieces[i];
-            if (p->at != FT_NOWHERE && p->begin <= next->end && next->begin <= p->end && p->at < at + next->size
-                && at < p->at + p->size) {
-                at = p->at + p->size;
-                i = (uint32_t)-1; /* look at all of them again from the new offset */
-            }
-        }
-        next->at = at;
-        total = larger(total, at + next->size);
-    }
-    return total;
-}
-
-/* The most that live at one time: no placement takes less. */
-static uint32_t least_floats(const piece *pieces, uint32_t count)
-{
-    uint32_t most = 0;
-    for (uint32_t i = 0; i < count; i++) { /* a new maximum comes with a new piece */
-        uint32_t live = 0, now = pieces[i].begin;
-        for (uint32_t k = 0; k < count; k++)
-            live += pieces[k].begin <= now && now <= pieces[k].end ? pieces[k].size : 0;
-        most = larger(most, live);
-    }
-    return most;
-}
-
-/* Places, then again with the piece that reached highest put first, `rounds` times. *best: the round that took least. */
-static uint32_t place_in_rounds(piece *pieces, uint32_t count, uint32_t order, uint32_t rounds, uint32_t *best)
-{
-    uint32_t bound = least_floats(pieces, count), least = 0, total = 0;
-    *best = 0;
-    for (uint32_t i = 0; i < count; i++)
-        pieces[i].early = 0;
-    for (uint32_t round = 0; round <= rounds; round++) {
-        total = place_in_order(pieces, count, order);
-        if (round == 0 || total < least) {
-            least = total;
-            *best = round;
-        }
-        if (total == bound)
-            break;
-        piece *top = pieces;
-        for (uint32_t i = 1; i < count; i++)
-            if (pieces[i].at + pieces[i].size > top->at + top->size)
-                top = &pieces[i];
-        top->early = round + 1;
-    }
-    return least;
-}
-
-static uint32_t place_pieces(piece *pieces, uint32_t count)
-{
-    uint32_t order = 0, round, ignored, least = place_in_rounds(pieces, count, 0, ROUNDS, &round);
-    for (uint32_t next = 1; next < ORDERS; next++) {
-        uint32_t in_round, total = place_in_rounds(pieces, count, next, ROUNDS, &in_round);
-        if (total < least) {
-            least = total;
-            order = next;
-            round = in_round;
-        }
-    }
-    return place_in_rounds(pieces, count, order, round, &ignored);
-}
-
-static void settle(const piece *pieces, uint32_t *id)
+static void settle(const ft_piece *pieces, uint32_t *id)
 {
     if (*id != FT_NOWHERE)
         *id = pieces[*id].at;
 }
 
-static void place_forward(ft_layout *layout, const ft_blob *blob, const ft_config *config, piece *pieces)
+static void place_forward(ft_layout *layout, const ft_blob *blob, const ft_config *config, ft_piece *pieces)
 {
     heap h = {blob, config, pieces, 0, 1};
     value_pieces(&h, layout->places, 0, false);
-    layout->forward_floats = place_pieces(pieces, h.count);
+    layout->forward_floats = ft_place_pieces(pieces, h.count);
     for (uint32_t t = 0; t < blob->tensors; t++)
         settle(pieces, &layout->places[t].forward_at);
 }
 
 /* Activations, then gradients of values if they live layer by layer, then scratch: what each kind adds to the total. */
-static void place_training(ft_layout *layout, const ft_blob *blob, const ft_config *config, piece *pieces)
+static void place_training(ft_layout *layout, const ft_blob *blob, const ft_config *config, ft_piece *pieces)
 {
     heap h = {blob, config, pieces, 0, config->micro_batch};
     uint32_t *until = (uint32_t *)(void *)(pieces + most_pieces(blob));
@@ -393,15 +299,15 @@ static void place_training(ft_layout *layout, const ft_blob *blob, const ft_conf
     value_pieces(&h, places, until, true);
     kept_pieces(&h, places, steps, until);
     gradient_pieces(&h, places, steps);
-    layout->activation_floats = place_pieces(pieces, h.count);
+    layout->activation_floats = ft_place_pieces(pieces, h.count);
     for (uint32_t i = 0; i < blob->ops; i++) {
         ft_op op = ft_blob_op(blob, i);
         uint32_t values = trained_values(layout, &op), now = 2u * blob->ops - i;
         steps[i].gradients_at = config->layerwise && values ? add_piece(&h, values, now, now) : FT_NOWHERE;
     }
-    layout->gradient_floats = place_pieces(pieces, h.count);
+    layout->gradient_floats = ft_place_pieces(pieces, h.count);
     scratch_pieces(&h, places, steps);
-    layout->train_floats = place_pieces(pieces, h.count) + FT_TAPS_SLACK; /* reads past a map's end stay in the arena */
+    layout->train_floats = ft_place_pieces(pieces, h.count) + FT_TAPS_SLACK; /* reads past a map's end stay in the arena */
     for (uint32_t t = 0; t < blob->tensors; t++) {
         settle(pieces, &places[t].train_at);
         settle(pieces, &places[t].gradient_at);
@@ -527,8 +433,8 @@ ft_status ft_plan_layout(ft_layout *layout, const ft_blob *blob, const ft_config
     layout->label_bytes = (config->micro_batch + 1u) / 2 * 4;
     place_params(layout, blob, config);
     place_steps(layout, blob, config);
-    place_forward(layout, blob, config, (piece *)(void *)at);
+    place_forward(layout, blob, config, (ft_piece *)(void *)at);
     if (config->modes & (FT_MODE_TRAIN | FT_MODE_SCORE))
-        place_training(layout, blob, config, (piece *)(void *)at);
+        place_training(layout, blob, config, (ft_piece *)(void *)at);
     return add_up(layout, blob, config, node_bytes);
 }

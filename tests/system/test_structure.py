@@ -43,7 +43,7 @@ QUICK = {"__init__", "cli", "config", "progress", "runfolder", "federation", "pr
 
 # Lower knows nothing of higher: op <- train, bn, topk, mask <- node <- port.
 BASE = {"bytes", "num", "mask", "blob"}
-MIDDLE = {"plan", "keep", "net", "backward", "train", "bn", "topk"}
+MIDDLE = {"place", "plan", "keep", "net", "backward", "train", "bn", "topk"}
 
 
 def imports(source: str, module: str, *, everywhere: bool = True) -> set[str]:
