@@ -235,7 +235,7 @@
     .size \name, .-\name
 .endm
 
-    forward ft_m4_forward_16, 8, 8, 0, 1
+    forward ft_m4_forward_16, 8, 8, 0, 0
     forward ft_m4_forward_14, 14, 0, 0, 0
     forward ft_m4_forward_8, 8, 0, 0, 0
     forward ft_m4_forward_4, 4, 0, 0, 0
@@ -358,10 +358,10 @@
     spread ft_m4_spread_4, 4, 0, 1
     spread ft_m4_spread_1, 1, 0, 1
 
-/* ---- weight gradient: job { dw, dy, x, at, taps, zeros, eights, rows, x_skip } ----
+/* ---- weight gradient: job { dw, dy, x, at, taps, -, eights, rows, x_skip, rest } ----
  * A row is `eights` pieces of 8 and `rest` more; two taps share each load of dy. Lanes: s0-s7 and s8-s15.
- * r1 dw, r2 dy, r3 x, r4 at, r5 taps left, r6 r7 x now, r8 dy now, r9 rows left, r10 rows, r11 x_skip, r12 eights left,
- * lr eights, r0 zeros */
+ * r0 rest, r1 dw, r2 dy, r3 x, r4 at, r5 taps left, r6 r7 x now, r8 dy now, r9 rows left, r10 rows, r11 x_skip,
+ * r12 eights left, lr eights */
 .macro pair_piece n
     load_on 16, \n, r8
     load_on 24, \n, r6
@@ -374,26 +374,41 @@
     load_on 24, \n, r6
     product 0, 24, 16, \n
 .endm
-.macro row_of piece, fixed, rest
-    .if \fixed >= 0
-    .rept \fixed
-    \piece 8
-    .endr
-    .else
+
+.macro rest_at piece, n
+    .short (.L\piece\()_\n - .L\piece\()_table) / 2
+.endm
+.macro rest_of piece, n
+.L\piece\()_\n:
+    \piece \n
+    b .L\piece\()_0
+.endm
+
+/* a row of any width */
+.macro row_any piece
     movs r12, lr
     beq 8f
 9:  \piece 8
     subs r12, r12, #1
     bne 9b
-8:
-    .endif
-    .if \rest
-    \piece \rest
-    .endif
+8:  tbh [pc, r0, lsl #1]
+.L\piece\()_table:
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7
+    rest_at \piece, \n
+    .endr
+    .irp n, 1, 2, 3, 5, 6, 7
+    rest_of \piece, \n
+    .endr
+.L\piece\()_4:
+    \piece 4
+.L\piece\()_0:
+.endm
+.macro row_14 piece
+    \piece 8
+    \piece 6
 .endm
 
-/* fixed: eights known here, or -1: counted by the job */
-.macro correlate name, fixed, rest
+.macro correlate name, row
     function \name
     enter
     ldr r1, [r0]
@@ -404,17 +419,18 @@
     ldr lr, [r0, #24]
     ldr r10, [r0, #28]
     ldr r11, [r0, #32]
-    ldr r0, [r0, #20]
+    ldr r0, [r0, #36]
     subs r5, r5, #2
     blo 3f
 1:  ldrh r6, [r4], #2
     ldrh r7, [r4], #2
-    vldmia r0, {s0-s15}
+    adr r12, 6f
+    vldmia r12, {s0-s15}
     mov r8, r2
     mov r9, r10
     add r6, r3, r6, lsl #2
     add r7, r3, r7, lsl #2
-2:  row_of pair_piece, \fixed, \rest
+2:  \row pair_piece
     add r6, r6, r11
     add r7, r7, r11
     subs r9, r9, #1
@@ -434,11 +450,12 @@
 3:  adds r5, r5, #2
     beq 5f
     ldrh r6, [r4]
-    vldmia r0, {s0-s7}
+    adr r12, 6f
+    vldmia r12, {s0-s7}
     mov r9, r10
     mov r8, r2
     add r6, r3, r6, lsl #2
-4:  row_of lone_piece, \fixed, \rest
+4:  \row lone_piece
     add r6, r6, r11
     subs r9, r9, #1
     bne 4b
@@ -449,19 +466,13 @@
     vadd.f32 s16, s16, s0
     vstr s16, [r1]
 5:  leave
+    .balign 4
+6:  .fill 16, 4, 0
     .size \name, .-\name
 .endm
 
-    correlate ft_m4_correlate_1_6, 1, 6
-    correlate ft_m4_correlate_2_0, 2, 0
-    correlate ft_m4_correlate_n_0, -1, 0
-    correlate ft_m4_correlate_n_1, -1, 1
-    correlate ft_m4_correlate_n_2, -1, 2
-    correlate ft_m4_correlate_n_3, -1, 3
-    correlate ft_m4_correlate_n_4, -1, 4
-    correlate ft_m4_correlate_n_5, -1, 5
-    correlate ft_m4_correlate_n_6, -1, 6
-    correlate ft_m4_correlate_n_7, -1, 7
+    correlate ft_m4_correlate_14, row_14
+    correlate ft_m4_correlate, row_any
 
 /* ---- ft_lanes_sum(lanes, x, n): r0, r1, r2 ---- */
     function ft_lanes_sum

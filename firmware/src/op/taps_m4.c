@@ -20,8 +20,7 @@ typedef void loop(const job *);
 loop ft_m4_forward_16, ft_m4_forward_14, ft_m4_forward_8, ft_m4_forward_4, ft_m4_forward_1, ft_m4_forward_2x8,
     ft_m4_forward_2x7, ft_m4_triples_14, ft_m4_triples_8;
 loop ft_m4_spread_16, ft_m4_spread_14, ft_m4_spread_1x14, ft_m4_spread_8, ft_m4_spread_7, ft_m4_spread_4, ft_m4_spread_1;
-loop ft_m4_correlate_1_6, ft_m4_correlate_2_0, ft_m4_correlate_n_0, ft_m4_correlate_n_1, ft_m4_correlate_n_2,
-    ft_m4_correlate_n_3, ft_m4_correlate_n_4, ft_m4_correlate_n_5, ft_m4_correlate_n_6, ft_m4_correlate_n_7;
+loop ft_m4_correlate_14, ft_m4_correlate;
 
 /* The widest tile for the next `cols` columns of a row; all of a row where one width divides it. */
 static uint32_t tile_width(uint32_t cols)
@@ -121,20 +120,9 @@ void ft_taps_backward_input(float *dx, const float *dy, const float *w, const ui
 void ft_taps_backward_weight(float *dw, const float *dy, const float *x, const uint16_t *at, uint32_t taps,
                              const ft_grid *g)
 {
-    static const float zeros[16];
-    static loop *const by_rest[8] = {ft_m4_correlate_n_0, ft_m4_correlate_n_1, ft_m4_correlate_n_2, ft_m4_correlate_n_3,
-                                     ft_m4_correlate_n_4, ft_m4_correlate_n_5, ft_m4_correlate_n_6, ft_m4_correlate_n_7};
-    /* the loop's own layout: dw, dy, x, at, taps, zeros, eights, rows, x_skip */
-    struct {
-        float *dw;
-        const float *dy, *x;
-        const uint16_t *at;
-        uint32_t taps;
-        const float *zeros;
-        uint32_t eights, rows, x_skip;
-    } own = {dw, dy, x, at, taps, zeros, g->cols / 8, g->rows, 4 * (g->pitch - g->cols)};
-    job j = {own.dw, own.dy, own.x, own.at, own.taps, own.zeros, own.eights, own.rows, own.x_skip, 0, 0};
-    (g->cols == 14 ? ft_m4_correlate_1_6 : g->cols == 16 ? ft_m4_correlate_2_0 : by_rest[g->cols % 8])(&j);
+    job j = {.to = dw, .from = dy, .w = x, .at = at, .taps = taps, .tiles = g->cols / 8, .rows = g->rows,
+             .x_skip = 4 * (g->pitch - g->cols), .y_skip = g->cols % 8};
+    (g->cols == 14 ? ft_m4_correlate_14 : ft_m4_correlate)(&j);
 }
 
 static inline float lanes_term_square(float x, float mean) { return (x - mean) * (x - mean); }

@@ -84,11 +84,11 @@ def model(name: str, norm: str) -> Model:
     return from_torch(module(name, norm), shape(name))
 
 
-def masks(model: Model, density: float) -> dict[str, Bits]:
+def masks(model: Model, density: float, seed: int = 0) -> dict[str, Bits]:
     """Exactly round(density * size) live weights, drawn evenly, in every layer but the first."""
     if density >= 1:
         return {}
-    rng, made = np.random.default_rng(0), {}
+    rng, made = np.random.default_rng(seed), {}
     names = model.graph.layer_names
     for name in names[1:] if len(names) > 1 else names:
         mask = np.zeros(model.arrays[name].size, np.bool_)
