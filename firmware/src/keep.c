@@ -177,7 +177,7 @@ uint32_t ft_keep_temp(const ft_blob *blob, const ft_place *places, uint32_t tens
         own = (uint32_t)s.h * s.w + (below > own ? below : own);
     } else if (op.kind == FT_OP_CONV2D) {
         ft_conv c = one_channel(ft_plan_conv(blob, &op));
-        own = ft_lean_scratch(&c);
+        own = ft_lean_forward_scratch(&c);
     }
     return own > below ? own : below;
 }

@@ -1,7 +1,6 @@
 /* The public calls: arguments and state are checked here, the work is done below. */
 #include "bn.h"
 #include "num.h"
-#include "op/taps.h"
 #include "topk.h"
 #include "train.h"
 
@@ -101,8 +100,6 @@ ft_status ft_load(void *arena, size_t arena_bytes, const uint8_t *bytes, size_t 
     at += net->layout.label_bytes;
     net->work = (float *)(void *)at;
     net->value_count = net->layout.value_count;
-    if (config->modes & (FT_MODE_TRAIN | FT_MODE_SCORE))
-        ft_zero(ft_net_extra(net, FT_PASS_TRAIN) - FT_TAPS_SLACK, FT_TAPS_SLACK);
     copy_values(net);
     *out = node;
     return FT_OK;

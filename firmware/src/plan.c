@@ -223,15 +223,16 @@ static uint32_t trained_values(const ft_layout *layout, const ft_op *op)
 static uint32_t forward_scratch(const ft_blob *blob, const ft_op *op, const ft_config *config, uint32_t batch)
 {
     if (op->kind == FT_OP_LINEAR)
-        return ft_linear_scratch(ft_blob_tensor(blob, op->in[0]).c, batch);
+        return ft_linear_scratch(ft_blob_tensor(blob, op->in[0]).c, batch, false);
     if (op->kind != FT_OP_CONV2D)
         return 0;
     ft_conv c = ft_plan_conv(blob, op);
-    return config->lean ? ft_lean_scratch(&c) : ft_conv_scratch(&c);
+    return config->lean ? ft_lean_forward_scratch(&c) : ft_conv_scratch(&c);
 }
 
 /* What backward.c lays out in scratch: the operator's own, then what it reads again, then that one's temporaries. */
-static uint32_t backward_scratch(const ft_blob *blob, const ft_op *op, const ft_config *config, const ft_place *places)
+static uint32_t backward_scratch(const ft_blob *blob, const ft_op *op, const ft_config *config, const ft_place *places,
+                                 bool accumulate)
 {
     uint32_t read = is_relu(op->kind) ? op->out : op->in[0], batch = config->micro_batch;
     ft_shape s = ft_blob_tensor(blob, read);
@@ -243,12 +244,14 @@ static uint32_t backward_scratch(const ft_blob *blob, const ft_op *op, const ft_
     case FT_OP_CONV2D: {
         ft_conv c = ft_plan_conv(blob, op);
         uint32_t quick = ft_conv_scratch(&c) + s.c * pixels + again;
-        uint32_t lean = larger(ft_lean_weight_scratch(&c) + ft_lean_channels(&c) * pixels + again, ft_lean_scratch(&c));
+        uint32_t lean = ft_lean_weight_scratch(&c) + ft_lean_channels(&c) * pixels + again;
+        if (op->in[0] != blob->input)
+            lean = larger(lean, ft_lean_input_scratch(&c));
         bool scores = config->modes & FT_MODE_SCORE && ft_blob_param(blob, op->param[0]).storage != FT_STORAGE_DENSE;
         return !config->lean ? quick : scores ? larger(quick, lean) : lean;
     }
     case FT_OP_LINEAR:
-        return ft_linear_scratch(s.c, batch) + (pixels ? batch * s.c : 0) + again;
+        return ft_linear_scratch(s.c, batch, accumulate) + (pixels ? batch * s.c : 0) + again;
     case FT_OP_BATCHNORM:
         return 2 * batch * pixels + again;
     case FT_OP_GROUPNORM:
@@ -267,7 +270,7 @@ static void scratch_pieces(heap *h, const ft_place *places, ft_step *steps)
     for (uint32_t i = 0; i < blob->ops; i++) {
         ft_op op = ft_blob_op(blob, i);
         uint32_t forward = forward_scratch(blob, &op, h->config, h->batch), now = 2u * blob->ops - i;
-        uint32_t backward = backward_scratch(blob, &op, h->config, places);
+        uint32_t backward = backward_scratch(blob, &op, h->config, places, steps[i].accumulate[0]);
         steps[i].forward_scratch = forward ? add_piece(h, forward, i, i) : FT_NOWHERE;
         steps[i].backward_scratch = backward ? add_piece(h, backward, now, now) : FT_NOWHERE;
     }
@@ -307,7 +310,7 @@ static void place_training(ft_layout *layout, const ft_blob *blob, const ft_conf
     }
     layout->gradient_floats = ft_place_pieces(pieces, h.count);
     scratch_pieces(&h, places, steps);
-    layout->train_floats = ft_place_pieces(pieces, h.count) + FT_TAPS_SLACK; /* reads past a map's end stay in the arena */
+    layout->train_floats = ft_place_pieces(pieces, h.count);
     for (uint32_t t = 0; t < blob->tensors; t++) {
         settle(pieces, &places[t].train_at);
         settle(pieces, &places[t].gradient_at);
@@ -371,8 +374,7 @@ static ft_status add_up(ft_layout *layout, const ft_blob *blob, const ft_config 
 {
     ft_memory *m = &layout->memory;
     uint64_t lasting, work[4], worst = 0, values = 4ull * layout->value_count, mb = config->micro_batch;
-    uint64_t topk = layout->row_positions ? 4ull * layout->tile_floats + 2ull * layout->row_positions
-                        + 2 * (layout->row_positions % 2) + 8ull * config->topk_max
+    uint64_t topk = layout->row_positions ? 4ull * layout->tile_floats + 2ull * layout->row_positions + 8ull * config->topk_max
                                           : 0;
     uint64_t momentum = config->plain_sgd ? 0 : values, gradients = config->layerwise ? 0 : values;
     /* what a placement takes without its last kinds may, by the luck of the order, be more than with them */

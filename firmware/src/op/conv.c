@@ -24,7 +24,7 @@ uint32_t ft_conv_position(const ft_conv *c, uint32_t element)
 
 uint32_t ft_conv_scratch(const ft_conv *c)
 {
-    return (c->direct ? 0 : c->ci * c->plane) + FT_TAPS_SLACK;
+    return c->direct ? 0 : c->ci * c->plane;
 }
 
 /* A half-open range of rows or columns. */
@@ -220,7 +220,18 @@ static void interleave(float *out, const float *in, uint32_t n, uint32_t batch)
             out[i * batch + b] = in[b * n + i];
 }
 
-uint32_t ft_linear_scratch(uint32_t ci, uint32_t batch) { return (ci + 1) * batch + FT_TAPS_SLACK; }
+/* One output's gradient of every sample: in place where there is one sample. */
+static const float *side_by_side(float *run, const float *dy, uint32_t co, uint32_t batch)
+{
+    for (uint32_t b = 0; batch > 1 && b < batch; b++)
+        run[b] = dy[b * co];
+    return batch > 1 ? run : dy;
+}
+
+uint32_t ft_linear_scratch(uint32_t ci, uint32_t batch, bool accumulate)
+{
+    return batch > 1 ? (ci + 1) * batch : accumulate ? ci : 0;
+}
 
 void ft_linear_forward(float *y, const float *x, const ft_taps *taps, const float *bias, uint32_t ci, uint32_t co,
                        uint32_t batch, float *scratch)
@@ -229,13 +240,14 @@ void ft_linear_forward(float *y, const float *x, const ft_taps *taps, const floa
         ft_dense_forward(y, x, taps->values, bias, ci, co);
         return;
     }
-    float *run = scratch, *columns = scratch + batch;
+    float *columns = scratch;
     if (batch > 1)
         interleave(columns, x, ci, batch);
     row_of r = first_row(taps, ci);
     for (uint32_t o = 0; o < co; o++) {
+        float *run = batch > 1 ? columns + ci * batch : y + o;
         ft_columns_forward(run, batch > 1 ? columns : x, r.values, r.at, r.count, bias ? bias[o] : 0.0f, batch);
-        for (uint32_t b = 0; b < batch; b++)
+        for (uint32_t b = 0; batch > 1 && b < batch; b++)
             y[b * co + o] = run[b];
         next_row(&r, taps, o + 1, co);
     }
@@ -245,16 +257,15 @@ void ft_linear_backward_input(float *dx, const float *dy, const ft_taps *taps, u
                               float *scratch, bool accumulate)
 {
     bool apart = batch > 1 || accumulate; /* a fresh gradient of one sample is summed where it belongs */
-    float *run = scratch, *columns = apart ? scratch + batch : dx;
+    float *columns = apart ? scratch : dx;
     ft_zero(columns, ci * batch);
     if (batch == 1 && !taps->counts) {
         ft_dense_backward_input(columns, dy, taps->values, ci, co);
     } else {
         row_of r = first_row(taps, ci);
         for (uint32_t o = 0; o < co; o++) {
-            for (uint32_t b = 0; b < batch; b++)
-                run[b] = dy[b * co + o];
-            ft_columns_backward_input(columns, run, r.values, r.at, r.count, batch);
+            ft_columns_backward_input(columns, side_by_side(scratch + ci * batch, dy + o, co, batch), r.values, r.at,
+                                      r.count, batch);
             next_row(&r, taps, o + 1, co);
         }
     }
@@ -270,14 +281,13 @@ void ft_linear_backward_weight(float *dw, const float *dy, const float *x, const
         ft_dense_backward_weight(dw, dy + row, x, ci, rows);
         return;
     }
-    float *run = scratch, *columns = scratch + batch;
+    float *columns = scratch;
     if (batch > 1)
         interleave(columns, x, ci, batch);
     row_of r = first_row(taps, ci);
     for (uint32_t o = 0; o < row + rows; o++) {
         if (o >= row) {
-            for (uint32_t b = 0; b < batch; b++)
-                run[b] = dy[b * co + o];
+            const float *run = side_by_side(scratch + ci * batch, dy + o, co, batch);
             ft_columns_backward_weight(dw, run, batch > 1 ? columns : x, r.at, r.count, batch);
             dw += r.count;
         }

@@ -40,7 +40,7 @@ void ft_conv_backward_weight(float *dw, const float *dy, const float *x, const f
 /* dbias (CO) += sum of dy (B, CO, pixels) */
 void ft_conv_backward_bias(float *dbias, const float *dy, uint32_t channels, uint32_t pixels, uint32_t batch);
 
-uint32_t ft_linear_scratch(uint32_t ci, uint32_t batch);
+uint32_t ft_linear_scratch(uint32_t ci, uint32_t batch, bool accumulate); /* accumulate: onto the input's gradient */
 void ft_linear_forward(float *y, const float *x, const ft_taps *taps, const float *bias, uint32_t ci, uint32_t co,
                        uint32_t batch, float *scratch);
 void ft_linear_backward_input(float *dx, const float *dy, const ft_taps *taps, uint32_t ci, uint32_t co, uint32_t batch,

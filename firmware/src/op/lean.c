@@ -11,7 +11,7 @@ static uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
 static uint32_t phases(const ft_conv *c) { return c->ph * c->pw; }
 static uint32_t unit(const ft_conv *c) { return c->hq * c->wq; }                /* one phase plane of the padded input */
 static uint32_t band_rows(const ft_conv *c) { return (c->kh - 1) / c->sh + 1; } /* rows of it that one output row reads */
-static uint32_t list_floats(const ft_conv *c) { return c->row_len / 2 + 1; }    /* one row's positions, as u16s */
+static uint32_t list_floats(const ft_conv *c) { return (c->row_len + 1) / 2; }  /* one row's positions, as u16s */
 
 bool ft_lean_in_place(const ft_conv *c)
 {
@@ -32,12 +32,16 @@ static ft_conv reshaped(const ft_conv *given)
     return c;
 }
 
-uint32_t ft_lean_scratch(const ft_conv *given)
+uint32_t ft_lean_forward_scratch(const ft_conv *given)
 {
     ft_conv c = reshaped(given);
-    uint32_t forward = c.ci * phases(&c) * band_rows(&c) * c.wq + list_floats(&c);
-    uint32_t backward = c.co * band_rows(&c) * c.wo + c.ci * c.pw * c.wq;
-    return larger(forward, backward) + FT_TAPS_SLACK;
+    return list_floats(&c) + c.ci * phases(&c) * band_rows(&c) * c.wq;
+}
+
+uint32_t ft_lean_input_scratch(const ft_conv *given)
+{
+    ft_conv c = reshaped(given);
+    return c.co * band_rows(&c) * c.wo + c.ci * c.pw * c.wq;
 }
 
 uint32_t ft_lean_channels(const ft_conv *c)
@@ -48,7 +52,7 @@ uint32_t ft_lean_channels(const ft_conv *c)
 
 uint32_t ft_lean_weight_scratch(const ft_conv *c)
 {
-    return ft_lean_channels(c) * c->plane + list_floats(c) + FT_TAPS_SLACK;
+    return list_floats(c) + ft_lean_channels(c) * c->plane;
 }
 
 /* One padded row, column phase b: what input column q sw + b - pl holds, zero outside of the map. */
@@ -87,9 +91,9 @@ void ft_lean_forward(float *y, const float *x, const ft_taps *taps, const float 
 {
     ft_conv c = reshaped(given);
     uint32_t rows = band_rows(&c), per_unit = rows * c.wq, units = phases(&c);
-    float *band = scratch;
+    float *band = scratch + list_floats(&c);
     ft_grid grid = {1, c.wo, c.wq, false, 0};
-    uint16_t *list = (uint16_t *)(void *)(scratch + c.ci * units * per_unit + FT_TAPS_SLACK);
+    uint16_t *list = (uint16_t *)(void *)scratch;
     for (uint32_t oy = 0; oy < c.ho; oy++) {
         float *to = band;
         for (uint32_t ic = 0; ic < c.ci; ic++)
@@ -172,9 +176,9 @@ void ft_lean_backward_input(float *dx, const float *dy, const ft_taps *taps, con
 void ft_lean_backward_weight(float *dw, const float *dy, const float *x, const ft_taps *taps, const ft_conv *c,
                              uint32_t first, uint32_t count, float *scratch)
 {
-    float *planes = scratch, *to = planes;
+    float *planes = scratch + list_floats(c), *to = planes;
     ft_grid grid = {c->ho, c->wo, c->wq, false, 0};
-    uint16_t *list = (uint16_t *)(void *)(scratch + ft_lean_channels(c) * c->plane + FT_TAPS_SLACK);
+    uint16_t *list = (uint16_t *)(void *)scratch;
     for (uint32_t ic = 0; ic < count; ic++)
         for (uint32_t u = 0; u < phases(c); u++)
             for (uint32_t q = 0; q < c->hq; q++, to += c->wq)

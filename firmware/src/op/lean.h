@@ -8,9 +8,10 @@
 #include "conv.h"
 
 bool ft_lean_in_place(const ft_conv *c); /* y may be x, and dx (not accumulated) may be dy */
-uint32_t ft_lean_scratch(const ft_conv *c);        /* floats for forward and input gradient */
-uint32_t ft_lean_channels(const ft_conv *c);       /* input channels that one call for weights should bring */
-uint32_t ft_lean_weight_scratch(const ft_conv *c); /* floats for the weight gradient of so many channels */
+uint32_t ft_lean_forward_scratch(const ft_conv *c); /* floats */
+uint32_t ft_lean_input_scratch(const ft_conv *c);   /* floats for the input gradient */
+uint32_t ft_lean_channels(const ft_conv *c);        /* input channels that one call for weights should bring */
+uint32_t ft_lean_weight_scratch(const ft_conv *c);  /* floats for the weight gradient of so many channels */
 
 void ft_lean_forward(float *y, const float *x, const ft_taps *taps, const float *bias, const ft_conv *c, float *scratch);
 void ft_lean_backward_input(float *dx, const float *dy, const ft_taps *taps, const ft_conv *c, float *scratch,

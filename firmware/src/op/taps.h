@@ -11,9 +11,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Floats past the end of x, y and dy that the functions on grids may read (and ignore). */
-enum { FT_TAPS_SLACK = 32 };
-
 /* The outputs of one channel: rows x cols, stored without gaps; the inputs of two rows lie `pitch` apart. */
 typedef struct {
     uint32_t rows, cols, pitch;

@@ -27,16 +27,37 @@ PIECES(8)
 PIECES(4)
 PIECES(2)
 
-/* Pieces in order of their outputs. A row's last piece may reach into the next row, whose own first one comes later. */
+/* Outputs that lie closer to the input's end than eight floats. */
+FT_INLINE void forward_small(float *y, const float *x, const float *w, const uint16_t *at, uint32_t taps, float bias,
+                             const ft_grid *g)
+{
+    for (uint32_t r = 0; r < g->rows; r++)
+        for (uint32_t c = 0; c < g->cols; c++) {
+            float sum = bias;
+            for (uint32_t k = 0; k < taps; k++)
+                sum += w[k] * x[at[k] + r * g->pitch + c];
+            *y++ = sum;
+        }
+}
+
+/* Pieces in order of their outputs. A row's last piece may reach into the next row, whose own first one comes later; one
+ * that would reach past the map begins earlier, and its first outputs are dropped. */
 FT_TARGETS void ft_taps_forward(float *y, const float *x, const float *w, const uint16_t *at, uint32_t taps, float bias,
                                 const ft_grid *g)
 {
-    uint32_t outputs = g->rows * g->cols, row = 0, col = 0;
+    const uint32_t outputs = g->rows * g->cols, run = (g->rows - 1) * g->pitch + g->cols;
+    uint32_t row = 0, col = 0;
+    if (run < 8) {
+        forward_small(y, x, w, at, taps, bias, g);
+        return;
+    }
     while (row < g->rows) {
-        uint32_t first[8], where[8], n = 0;
+        uint32_t first[8], where[8], early[8], n = 0;
         v8 out[8];
         for (; n < 8 && row < g->rows; n++) {
             first[n] = row * g->pitch + col;
+            early[n] = first[n] + 8 > run ? first[n] + 8 - run : 0;
+            first[n] -= early[n];
             where[n] = row * g->cols + col;
             col += 8;
             if (col >= g->cols) {
@@ -53,10 +74,14 @@ FT_TARGETS void ft_taps_forward(float *y, const float *x, const float *w, const 
         else
             pieces_2(out, x, w, at, taps, bias, first);
         for (uint32_t i = 0; i < n; i++) {
-            if (where[i] + 8 <= outputs)
+            if (!early[i] && where[i] + 8 <= outputs) {
                 store(y + where[i], out[i]);
-            else
-                memcpy(y + where[i], &out[i], (outputs - where[i]) * sizeof *y);
+                continue;
+            }
+            float lanes[8];
+            store(lanes, out[i]);
+            for (uint32_t k = early[i]; k < 8 && where[i] + k - early[i] < outputs; k++)
+                y[where[i] + k - early[i]] = lanes[k];
         }
     }
 }
@@ -79,13 +104,16 @@ FT_INLINE void spread(float *run, const float *dy, float w, const ft_grid *g)
     for (uint32_t r = 0; r < g->rows; r++, dy += g->cols, run += g->pitch) {
         for (uint32_t c = 0; c < whole; c += 8)
             store(run + c, load(run + c) + weight * load(dy + c));
-        if (rest > 4) {
+        if (rest > 4 && r + 1 < g->rows) {
             const v8 old = load(run + whole);
             store(run + whole, choose(some, old + weight * load(dy + whole), old));
-        } else if (rest == 4) {
-            add_four(run + whole, dy + whole, w);
         } else {
-            for (uint32_t c = whole; c < g->cols; c++)
+            uint32_t c = whole;
+            if (rest >= 4) {
+                add_four(run + c, dy + c, w);
+                c += 4;
+            }
+            for (; c < g->cols; c++)
                 run[c] += w * dy[c];
         }
     }
@@ -147,27 +175,55 @@ FT_TARGETS void ft_taps_backward_input(float *dx, const float *dy, const float *
     }
 }
 
+/* Rows whose last columns may be loaded as eight: those behind them are too near the end of dy. */
+FT_INLINE uint32_t loadable_rows(const ft_grid *g)
+{
+    const uint32_t behind = (g->cols / 8 * 8 + 8 + g->cols - 1) / g->cols;
+    return g->rows + 1 > behind ? g->rows + 1 - behind : 0;
+}
+
+/* The last columns of the other rows. */
+FT_INLINE void correlate_end(float lanes[FT_LANES], const float *dy, const float *x, const ft_grid *g, uint32_t row)
+{
+    const uint32_t whole = g->cols / 8 * 8;
+    for (; row < g->rows; row++) {
+        const float *d = dy + row * g->cols, *from = x + row * g->pitch;
+        uint32_t c = whole;
+        if (c + 4 <= g->cols) {
+            v4 sum, a, b;
+            memcpy(&sum, lanes, sizeof sum);
+            memcpy(&a, d + c, sizeof a);
+            memcpy(&b, from + c, sizeof b);
+            sum += a * b;
+            memcpy(lanes, &sum, sizeof sum);
+            c += 4;
+        }
+        for (; c < g->cols; c++)
+            lanes[c - whole] += d[c] * from[c];
+    }
+}
+
 /* N taps share each load of dy. */
 #define CORRELATE(N)                                                                                                     \
     FT_INLINE void correlate_##N(float *dw, const float *dy, const float *x, const uint16_t *at, const ft_grid *g)       \
     {                                                                                                                    \
-        const uint32_t rest = g->cols % 8, whole = g->cols - rest;                                                       \
+        const uint32_t rest = g->cols % 8, whole = g->cols - rest, loadable = rest ? loadable_rows(g) : g->rows;         \
         const v8i some = first_lanes(rest);                                                                              \
-        const float *from[N];                                                                                            \
+        const float *from[N], *line = dy;                                                                                \
         v8 acc[N];                                                                                                       \
         for (int i = 0; i < N; i++) {                                                                                    \
             from[i] = x + at[i];                                                                                         \
             acc[i] = splat(0.0f);                                                                                        \
         }                                                                                                                \
-        for (uint32_t r = 0; r < g->rows; r++, dy += g->cols) {                                                          \
+        for (uint32_t r = 0; r < g->rows; r++, line += g->cols) {                                                        \
             const uint32_t row = r * g->pitch;                                                                           \
             for (uint32_t c = 0; c < whole; c += 8) {                                                                    \
-                const v8 d = load(dy + c);                                                                               \
+                const v8 d = load(line + c);                                                                             \
                 for (int i = 0; i < N; i++)                                                                              \
                     acc[i] += d * load(from[i] + row + c);                                                               \
             }                                                                                                            \
-            if (rest) {                                                                                                  \
-                const v8 d = only(load(dy + whole), some);                                                               \
+            if (rest && r < loadable) {                                                                                  \
+                const v8 d = only(load(line + whole), some);                                                             \
                 for (int i = 0; i < N; i++)                                                                              \
                     acc[i] += d * only(load(from[i] + row + whole), some);                                               \
             }                                                                                                            \
@@ -175,6 +231,8 @@ FT_TARGETS void ft_taps_backward_input(float *dx, const float *dy, const float *
         for (int i = 0; i < N; i++) {                                                                                    \
             float lanes[FT_LANES];                                                                                       \
             store(lanes, acc[i]);                                                                                        \
+            if (loadable < g->rows) /* of rows with eights only the last: its end comes after everything */              \
+                correlate_end(lanes, dy, from[i], g, loadable);                                                          \
             dw[i] += ft_lanes_total(lanes);                                                                              \
         }                                                                                                                \
     }
