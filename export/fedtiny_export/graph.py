@@ -46,6 +46,9 @@ class Role(IntEnum):
 
 STATISTICS = (Role.MEAN, Role.VAR)
 
+STANDARDISE = ("fedtiny", "Standardise")
+"""Domain and name of the ONNX operator that marks the weight of a convolution which standardises it."""
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -80,6 +83,7 @@ class Op:
     Order of `params`: conv2d, linear: weight[, bias]; batchnorm: gamma, beta, mean, var; groupnorm: gamma, beta.
     `kernel`, `stride` and `padding` (top, left, bottom, right) concern conv2d and pools; global pooling is a pool
     whose kernel is the whole map; `groups` concerns conv2d (depthwise: groups == input channels) and groupnorm.
+    `eps` concerns norms, and conv2d where it is not 0: then the weight is standardised before use (ws_conv.py).
     """
 
     kind: OpKind

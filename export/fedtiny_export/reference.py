@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedtiny_export.graph import F32, STATISTICS, Graph, Op, OpKind
+from fedtiny_export.ws_conv import standardised
 
 Moments = list[tuple[Tensor, Tensor, int]]
 """For each batch norm in operator order: sum[C] and m2[C] (squared deviations from the batch's own mean) of its input,
@@ -99,6 +100,8 @@ def batch_moments(x: Tensor) -> tuple[Tensor, Tensor, int]:
 def _conv2d(op: Op, x: Tensor, params: list[Tensor | None]) -> Tensor:
     weight, bias = params[0], params[1] if len(params) > 1 else None
     assert weight is not None
+    if op.eps:
+        weight = standardised(weight, op.eps)
     top, left, bottom, right = op.padding
     if (top, left) == (bottom, right):
         return F.conv2d(x, weight, bias, op.stride, (top, left), 1, op.groups)

@@ -6,6 +6,7 @@
 #include "op/lean.h"
 #include "op/pick.h"
 #include "op/pointwise.h"
+#include "op/standard.h"
 
 /* One operator's turn. Scratch is laid out as plan.c's backward_scratch counts it. */
 typedef struct {
@@ -63,10 +64,10 @@ static void lean_weights(const turn *t, float *dw, const ft_taps *taps, const ft
         }
 }
 
-static void backward_conv(const turn *t)
+static void backward_conv(turn *t)
 {
-    ft_taps taps = ft_net_taps(t->net, t->op.param[0]);
     ft_conv c = ft_plan_conv(&t->net->blob, &t->op);
+    ft_taps stored = ft_net_taps(t->net, t->op.param[0]), taps = ft_net_conv_taps(t->net, &t->op, &c, &t->scratch);
     bool lean = t->net->config.lean;
     if (t->into.second)
         ft_conv_backward_bias(t->into.second, t->dy, t->out.c, pixels(t->out), t->batch);
@@ -74,6 +75,8 @@ static void backward_conv(const turn *t)
         lean_weights(t, t->into.first, &taps, &c);
     else if (t->into.first)
         conv_weights(t, t->into.first, &taps, &c, 0, c.co);
+    if (t->into.first && t->op.eps > 0.0f)
+        ft_standard_backward(t->into.first, &stored, c.co, c.row_len, t->op.eps);
     if (t->dx && !lean)
         ft_conv_backward_input(t->dx, t->dy, &taps, &c, t->batch, t->scratch, t->accumulate);
     for (uint32_t b = 0; t->dx && lean && b < t->batch; b++)

@@ -85,7 +85,7 @@ static bool derive(const ft_blob *blob, const ft_config *config, ft_place *place
             return false;
     } else if (op.kind == FT_OP_CONV2D && config->lean) {
         ft_conv c = ft_plan_conv(blob, &op);
-        if (!channel_by_channel(&c) || !available(&places[op.in[0]], &adds, &depth))
+        if (op.eps > 0.0f || !channel_by_channel(&c) || !available(&places[op.in[0]], &adds, &depth))
             return false;
     } else {
         return false;

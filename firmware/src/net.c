@@ -6,6 +6,7 @@
 #include "op/loss.h"
 #include "op/pick.h"
 #include "op/pointwise.h"
+#include "op/standard.h"
 
 static const float *weights_of(const ft_net *net, uint32_t param)
 {
@@ -18,6 +19,17 @@ ft_taps ft_net_taps(const ft_net *net, uint32_t param)
     const uint16_t *indices = net->indices + net->layout.slots[param].index_at;
     bool dense = p.storage == FT_STORAGE_DENSE;
     ft_taps taps = {weights_of(net, param), dense ? indices : indices + p.dim[0], dense ? 0 : indices};
+    return taps;
+}
+
+ft_taps ft_net_conv_taps(const ft_net *net, const ft_op *op, const ft_conv *c, float **buffer)
+{
+    ft_taps taps = ft_net_taps(net, op->param[0]);
+    if (op->eps > 0.0f) {
+        ft_standard_forward(*buffer, &taps, c->co, c->row_len, op->eps);
+        taps.values = *buffer;
+        *buffer += net->layout.slots[op->param[0]].capacity;
+    }
     return taps;
 }
 
@@ -133,7 +145,7 @@ static void forward_op(ft_net *net, ft_pass pass, uint32_t index, uint32_t batch
     switch (op.kind) {
     case FT_OP_CONV2D: {
         ft_conv c = ft_plan_conv(&net->blob, &op);
-        ft_taps taps = ft_net_taps(net, op.param[0]);
+        ft_taps taps = ft_net_conv_taps(net, &op, &c, &buffer);
         const float *bias = weights_of(net, op.param[1]);
         if (!net->config.lean)
             ft_conv_forward(y, x, &taps, bias, &c, batch, buffer);

@@ -220,6 +220,12 @@ static uint32_t trained_values(const ft_layout *layout, const ft_op *op)
     return values;
 }
 
+/* Floats of the weights that a convolution makes of its stored ones. */
+static uint32_t standardised(const ft_blob *blob, const ft_op *op)
+{
+    return op->eps > 0.0f ? ft_blob_param(blob, op->param[0]).live : 0;
+}
+
 static uint32_t forward_scratch(const ft_blob *blob, const ft_op *op, const ft_config *config, uint32_t batch)
 {
     if (op->kind == FT_OP_LINEAR)
@@ -227,7 +233,7 @@ static uint32_t forward_scratch(const ft_blob *blob, const ft_op *op, const ft_c
     if (op->kind != FT_OP_CONV2D)
         return 0;
     ft_conv c = ft_plan_conv(blob, op);
-    return config->lean ? ft_lean_scratch(&c) : ft_conv_scratch(&c);
+    return standardised(blob, op) + (config->lean ? ft_lean_scratch(&c) : ft_conv_scratch(&c));
 }
 
 /* What backward.c lays out in scratch: the operator's own, then what it reads again, then that one's temporaries. */
@@ -245,7 +251,7 @@ static uint32_t backward_scratch(const ft_blob *blob, const ft_op *op, const ft_
         uint32_t quick = ft_conv_scratch(&c) + s.c * pixels + again;
         uint32_t lean = larger(ft_lean_weight_scratch(&c) + ft_lean_channels(&c) * pixels + again, ft_lean_scratch(&c));
         bool scores = config->modes & FT_MODE_SCORE && ft_blob_param(blob, op->param[0]).storage != FT_STORAGE_DENSE;
-        return !config->lean ? quick : scores ? larger(quick, lean) : lean;
+        return standardised(blob, op) + (!config->lean ? quick : scores ? larger(quick, lean) : lean);
     }
     case FT_OP_LINEAR:
         return ft_linear_scratch(s.c, batch) + (pixels ? batch * s.c : 0) + again;

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fedtiny_export.blob import write_blob
 from fedtiny_export.torch_in import from_torch
+from fedtiny_export.ws_conv import WSConv2d
 
 from ..nets import random_masks
 
@@ -44,6 +45,9 @@ NETS: dict[str, nn.Module] = {
     "pools": nn.Sequential(
         nn.Conv2d(2, 3, 1), nn.MaxPool2d(2, 1, 1), nn.AvgPool2d(2, 2, count_include_pad=False), nn.Flatten(),
         nn.Linear(12, 2), nn.ReLU(), nn.Linear(2, 2),
+    ),
+    "standardised": nn.Sequential(
+        WSConv2d(2, 4, 2), nn.ReLU(), WSConv2d(4, 4, 3, 1, 1, groups=2), nn.Flatten(), nn.Linear(24, 2)
     ),
     "residual": Residual(),
 }  # fmt: skip
