@@ -27,6 +27,7 @@ from fedtiny_export.masks import EncodedMask
 MODES = {"infer": 1, "measure": 2, "train": 4, "score": 8}
 NORMS = {"batch": 0, "frozen": 1}
 KEEPS = {"f32": 0, "f16": 1, "int8": 2}
+LOSSES = {"cross_entropy": 0, "mse": 1, "reconstruction": 2}
 
 
 class _Config(ct.Structure):
@@ -36,7 +37,7 @@ class _Config(ct.Structure):
         ("norm", ct.c_uint8),
         ("topk_max", ct.c_uint32),
         ("score_tile_bytes", ct.c_uint32),
-        *((knob, ct.c_uint8) for knob in ("keep", "lean", "layerwise", "plain_sgd")),
+        *((knob, ct.c_uint8) for knob in ("keep", "lean", "layerwise", "plain_sgd", "loss")),
     ]
 
 
@@ -150,7 +151,10 @@ class Memory:
 class NodeConfig:
     """What a node will be asked to do (ft_config): `modes` of infer, measure, train, score.
 
-    The last four trade time, momentum or (keep alone) accuracy for memory. `keep`: f32, f16 or int8, the form of what
+    `loss`, of training and evaluation: cross_entropy, mse (from the one-hot label) or reconstruction (mse from the
+    sample itself: as many outputs as inputs, labels unread, no hits); both mean over the outputs as torch's mse_loss.
+
+    The others trade time, momentum or (keep alone) accuracy for memory. `keep`: f32, f16 or int8, the form of what
     training keeps for its backward pass. `lean`: convolutions row by row. `layerwise`: a layer's values change as soon
     as its gradient is known; then `gradient` is refused. `plain_sgd`: no momentum.
     """
@@ -164,10 +168,11 @@ class NodeConfig:
     lean: bool = False
     layerwise: bool = False
     plain_sgd: bool = False
+    loss: str = "cross_entropy"
 
     def _struct(self) -> _Config:
         bits = sum(MODES[mode] for mode in self.modes)
-        knobs = (KEEPS[self.keep], self.lean, self.layerwise, self.plain_sgd)
+        knobs = (KEEPS[self.keep], self.lean, self.layerwise, self.plain_sgd, LOSSES[self.loss])
         return _Config(self.micro_batch, bits, NORMS[self.norm], self.topk_max, self.score_tile_bytes, *knobs)
 
 
@@ -193,7 +198,7 @@ def shuffle(index: int, count: int, key: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """Loss sum in nats, hits and samples."""
+    """Sum of the samples' losses, hits and samples."""
 
     loss_sum: float
     correct: int

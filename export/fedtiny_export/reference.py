@@ -89,6 +89,18 @@ class GraphModule(nn.Module):
         return values[self.graph.output].flatten(1)
 
 
+def sample_losses(loss: str, outputs: Tensor, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses (N,) of outputs (N, classes), and which of them are hits (N,), as a node with this `loss` counts them."""
+    hits = outputs.argmax(1) == labels
+    if loss == "cross_entropy":
+        return F.cross_entropy(outputs, labels, reduction="none"), hits
+    if loss == "mse":
+        target = F.one_hot(labels, outputs.shape[1])
+    else:
+        target, hits = x.flatten(1), torch.zeros_like(hits)
+    return (outputs - target.to(outputs.dtype)).square().mean(1), hits
+
+
 @torch.no_grad()
 def batch_moments(x: Tensor) -> tuple[Tensor, Tensor, int]:
     """x (N, C, H, W) -> sum[C], m2[C] and the number of elements per channel."""

@@ -42,11 +42,14 @@ typedef struct {
 enum { FT_MODE_INFER = 1, FT_MODE_MEASURE = 2, FT_MODE_TRAIN = 4, FT_MODE_SCORE = 8, FT_MODE_ALL = 15 };
 enum { FT_NORM_BATCH = 0, FT_NORM_FROZEN = 1 }; /* statistics of the micro-batch, or the stored ones */
 enum { FT_KEEP_F32 = 0, FT_KEEP_F16 = 1, FT_KEEP_INT8 = 2 }; /* form of what training keeps for its backward pass */
+/* Cross-entropy of softmax against the label, or the mean of squared differences over all outputs: from the label's one-hot
+ * vector, or from the sample itself (as many outputs as inputs; labels are not read, nothing counts as a hit). */
+enum { FT_LOSS_CROSS_ENTROPY = 0, FT_LOSS_MSE = 1, FT_LOSS_RECONSTRUCTION = 2 };
 enum { FT_MASK_BITMAP = 1, FT_MASK_DELTAS = 2 };
 enum { FT_DATA_DEV = 0, FT_DATA_ALL = 1 };
 
-/* What a node will be asked to do; decides how much memory it needs. Zero in the last four: fastest; of these only `keep`
- * changes results. */
+/* What a node will be asked to do; decides how much memory it needs. Zero in keep, lean, layerwise and plain_sgd: fastest;
+ * of these only `keep` changes results. */
 typedef struct {
     uint16_t micro_batch;      /* samples per training step and per BN measurement, 1 to 256 */
     uint8_t modes;             /* FT_MODE_* or-ed */
@@ -57,6 +60,7 @@ typedef struct {
     uint8_t lean;              /* 1: convolutions row by row, depthwise outputs computed again: less memory, more time */
     uint8_t layerwise;         /* 1: a layer's values change as soon as its gradient is known; ft_gradient: FT_ERR_STATE */
     uint8_t plain_sgd;         /* 1: no memory for momentum; ft_train with momentum > 0: FT_ERR_ARG */
+    uint8_t loss;              /* FT_LOSS_*: of training, scoring and evaluation */
 } ft_config;
 
 /* Bytes by kind. The kinds of work (gradients to topk) are those of the mode that takes most, so all kinds add up to peak. */
@@ -111,7 +115,7 @@ ft_status ft_set_mask(ft_node *node, uint32_t layer, uint32_t encoding, const ui
 ft_status ft_set_thresholds(ft_node *node, const float *thresholds, uint32_t count);
 
 typedef struct {
-    double loss_sum; /* softmax cross-entropy in nats, summed over samples */
+    double loss_sum; /* of samples: cross-entropy in nats, or the mean of squared differences */
     uint32_t correct;
     uint32_t samples;
 } ft_score_sum;

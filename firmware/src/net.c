@@ -209,7 +209,7 @@ ft_status ft_net_read(ft_net *net, ft_pass pass, const ft_data *data, uint32_t f
     uint32_t classes = ft_shape_size(ft_blob_tensor(&net->blob, net->blob.output));
     for (uint32_t i = 0; i < batch; i++, x += size) {
         uint32_t index = shuffled ? ft_shuffle(first + i, data->count, key) : first + i;
-        if (data->read(data->ctx, index, x, &net->labels[i]) != 0 || net->labels[i] >= classes)
+        if (data->read(data->ctx, index, x, &net->labels[i]) != 0 || (net->labels[i] >= classes && net->config.loss != FT_LOSS_RECONSTRUCTION))
             return FT_ERR_DATA;
         if (!ft_num_all_finite(x, size))
             return FT_ERR_NONFINITE;
@@ -223,9 +223,15 @@ ft_status ft_net_loss(ft_net *net, ft_pass pass, uint32_t batch, ft_score_sum *s
     const float *logits = ft_net_output(net, pass);
     float *dlogits = trains(pass) ? ft_net_gradient(net, net->blob.output) : 0;
     for (uint32_t i = 0; i < batch; i++) {
-        uint32_t hit;
-        float loss = ft_loss_cross_entropy(dlogits ? dlogits + i * classes : 0, &hit, logits + i * classes,
-                                           net->labels[i], 1.0f / (float)batch, classes);
+        uint32_t hit, label = net->labels[i];
+        float loss, weight = 1.0f / (float)batch, *into = dlogits ? dlogits + i * classes : 0;
+        const float *y = logits + i * classes, *target = 0;
+        if (net->config.loss == FT_LOSS_RECONSTRUCTION)
+            target = ft_net_input(net, pass) + i * classes;
+        if (net->config.loss == FT_LOSS_CROSS_ENTROPY)
+            loss = ft_loss_cross_entropy(into, &hit, y, label, weight, classes);
+        else
+            loss = ft_loss_squared(into, &hit, y, target, label, weight, classes);
         if (!ft_num_finite(loss))
             return FT_ERR_NONFINITE;
         sum->loss_sum += (double)loss;

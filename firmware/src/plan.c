@@ -141,6 +141,8 @@ static void value_pieces(heap *h, ft_place *places, const uint32_t *until, bool 
         live_until(h, ID(op.out), i);
     }
     live_until(h, ID(blob->output), blob->ops);
+    if (h->config->loss == FT_LOSS_RECONSTRUCTION)
+        live_until(h, ID(blob->input), blob->ops);
     for (uint32_t t = 0; training && t < blob->tensors; t++)
         if (places[t].kept == FT_KEPT_WHOLE)
             live_until(h, ID(t), until[t]);
@@ -421,7 +423,9 @@ ft_status ft_plan_layout(ft_layout *layout, const ft_blob *blob, const ft_config
 {
     if (config->micro_batch < 1 || config->micro_batch > 256 || config->modes < 1 || config->modes > FT_MODE_ALL
         || config->norm > FT_NORM_FROZEN || config->topk_max > 1u << 24 || config->keep > FT_KEEP_INT8 || config->lean > 1
-        || config->layerwise > 1 || config->plain_sgd > 1)
+        || config->layerwise > 1 || config->plain_sgd > 1 || config->loss > FT_LOSS_RECONSTRUCTION
+        || (config->loss == FT_LOSS_RECONSTRUCTION
+            && ft_shape_size(ft_blob_tensor(blob, blob->input)) != ft_shape_size(ft_blob_tensor(blob, blob->output))))
         return FT_ERR_ARG;
     uint64_t everything = 0;
     for (uint32_t t = 0; t < blob->tensors; t++)

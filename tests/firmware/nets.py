@@ -141,6 +141,10 @@ NETS: dict[str, Callable[[], nn.Module]] = {
         WSConv2d(4, 6, 3, groups=2, eps=0.1),
         features=6 * 9 * 7,
     ),
+    "autoencoder": lambda: nn.Sequential(
+        *(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1), nn.Flatten()),
+    ),
     "residual": Residual,
     "doubled add": DoubledAdd,
 }

@@ -25,6 +25,7 @@ def node_config(task: Load) -> NodeConfig:
         lean=task.lean,
         layerwise=True,  # no task asks for a gradient, and the steps are the same
         plain_sgd=task.plain_sgd,
+        loss=task.loss,
     )
 
 

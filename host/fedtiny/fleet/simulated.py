@@ -11,7 +11,6 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fedtiny.federation.tasks import (
     Describe,
@@ -44,7 +43,7 @@ from fedtiny_export.blob import read_blob
 from fedtiny_export.errors import FedtinyError, FleetError
 from fedtiny_export.graph import F32, Graph
 from fedtiny_export.masks import decode_mask
-from fedtiny_export.reference import GraphModule
+from fedtiny_export.reference import GraphModule, sample_losses
 from fedtiny_export.reference import Moments as BatchMoments
 from fedtiny_export.values import pack_stats, pack_values, unpack_stats
 
@@ -93,6 +92,7 @@ class _Loaded:
         blob = read_blob(task.blob)
         self.graph: Graph = blob.graph
         self.micro_batch = task.micro_batch
+        self.loss = task.loss
         self.module = GraphModule(blob.graph, blob.arrays, norm=task.norm.value).to(device)
         self.params = [self.module.param(self.graph.params[i].name) for i in self.graph.trained]
         self.flat = torch.from_numpy(pack_values(blob.graph, blob.arrays, {})).to(device)
@@ -274,8 +274,9 @@ class _Node:
                         model.set_stats(task.stats[c])
                     for batch, labels in _evaluation_batches(x, y):
                         logits = model.forward(batch, training=False)
-                        losses[c] += float(F.cross_entropy(logits.double(), labels, reduction="sum"))
-                        hits[c] += int((logits.argmax(1) == labels).sum())
+                        each, hit = sample_losses(model.loss, logits.double(), batch, labels)
+                        losses[c] += float(each.sum())
+                        hits[c] += int(hit.sum())
                 finally:
                     model.set_stats(model.stats)
         return Evaluation(loss_sum=losses, correct=hits, samples=len(x))
@@ -304,7 +305,8 @@ class _Node:
                     total.add(moments)
                 else:
                     logits = model.module(self._x[batch])
-                loss = F.cross_entropy(logits, labels)
+                losses, hit = sample_losses(model.loss, logits, self._x[batch], labels)
+                loss = losses.mean()
                 grad = model.gradient(loss).add_(model.flat, alpha=task.weight_decay)
                 if model.masked:
                     grad.mul_(model.live)
@@ -312,7 +314,7 @@ class _Node:
                 model.flat.sub_(momentum, alpha=task.lr)
                 if last:
                     loss_sum += loss.detach() * len(batch)
-                    hits += (logits.argmax(1) == labels).sum()
+                    hits += hit.sum()
                     seen += len(batch)
         return Update(
             values=model.values(),
@@ -331,7 +333,8 @@ class _Node:
         gradient = torch.zeros_like(model.flat)
         for batch in batches:
             logits = model.module(self._x[batch])
-            gradient += model.gradient(F.cross_entropy(logits, self._y[batch]))
+            losses, _ = sample_losses(model.loss, logits, self._x[batch], self._y[batch])
+            gradient += model.gradient(losses.mean())
         gradient /= len(batches)
         indices, gradients = {}, {}
         for layer, k in task.k.items():
