@@ -136,6 +136,17 @@ class Graph:
         of = {op.params[0]: op for op in self.ops if op.kind in (OpKind.CONV2D, OpKind.LINEAR)}
         return tuple(of[i] for i in self.layers)
 
+    def first_trained(self, last_layers: int) -> int:
+        """The operator with which the last so many layers begin; the very first, 0, for 0 or too many."""
+        if not 0 < last_layers <= len(self.layers):
+            return 0
+        return self.ops.index(self.layer_ops[-last_layers])
+
+    def constants(self, last_layers: int) -> frozenset[str]:
+        """Names of the parameters, statistics too, that stay as they are when only the last so many layers train."""
+        before = self.ops[: self.first_trained(last_layers)]
+        return frozenset(self.params[index].name for op in before for index in op.params)
+
     @property
     def classes(self) -> int:
         return self.tensors[self.output].size

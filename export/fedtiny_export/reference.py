@@ -23,10 +23,18 @@ class GraphModule(nn.Module):
 
     Trained parameters are `nn.Parameter`s, statistics are buffers; `param(name)` finds both by their name in the graph.
     In training mode a batch norm uses the micro-batch (biased variance) and keeps no running averages; with
-    norm="frozen", and in eval mode, it uses the stored statistics.
+    norm="frozen", and in eval mode, it uses the stored statistics. With `last_layers` only these train: what stands
+    before them requires no gradient, and its norms use the stored statistics.
     """
 
-    def __init__(self, graph: Graph, arrays: Mapping[str, F32], *, norm: Literal["batch", "frozen"] = "batch") -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        arrays: Mapping[str, F32],
+        *,
+        norm: Literal["batch", "frozen"] = "batch",
+        last_layers: int = 0,
+    ) -> None:
         super().__init__()
         self.graph = graph
         self.norm = norm
@@ -37,6 +45,10 @@ class GraphModule(nn.Module):
                 self.register_buffer(self._keys[param.name], value)
             else:
                 self.register_parameter(self._keys[param.name], nn.Parameter(value))
+        self._first = graph.first_trained(last_layers)
+        for op in graph.ops[: self._first]:
+            for index in op.params:
+                self.param(graph.params[index].name).requires_grad_(False)
         self._input_shape = graph.tensors[graph.input].shape
         self._steps = [(op, [self._keys[graph.params[i].name] for i in op.params]) for op in graph.ops]
 
@@ -69,8 +81,8 @@ class GraphModule(nn.Module):
 
     def _run(self, x: Tensor, moments: Moments | None) -> Tensor:
         values: dict[int, Tensor] = {self.graph.input: x.reshape(-1, *self._input_shape)}
-        batch_statistics = self.training and self.norm == "batch"
-        for op, keys in self._steps:
+        for number, (op, keys) in enumerate(self._steps):
+            batch_statistics = self.training and self.norm == "batch" and number >= self._first
             source = values[op.inputs[0]]
             params = [self._tensor(key) for key in keys]
             if op.kind is OpKind.ADD:

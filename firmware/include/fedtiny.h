@@ -60,6 +60,7 @@ typedef struct {
     uint8_t lean;              /* 1: convolutions row by row, depthwise outputs computed again: less memory, more time */
     uint8_t layerwise;         /* 1: a layer's values change as soon as its gradient is known; ft_gradient: FT_ERR_STATE */
     uint8_t plain_sgd;         /* 1: no memory for momentum; ft_train with momentum > 0: FT_ERR_ARG */
+    uint16_t last_layers;      /* only the last so many layers train, 0: all; what comes before them is a constant */
     uint8_t loss;              /* FT_LOSS_*: of training, scoring and evaluation */
 } ft_config;
 
@@ -96,6 +97,7 @@ uint32_t ft_input_size(const ft_node *node);   /* floats of one sample */
 uint32_t ft_class_count(const ft_node *node);  /* floats of one output */
 uint32_t ft_layer_count(const ft_node *node);  /* weights of convolutions and linear layers */
 uint32_t ft_value_count(const ft_node *node);  /* floats of the values vector: changes with a mask */
+uint32_t ft_trained_count(const ft_node *node); /* floats at the end of the values vector that train */
 uint32_t ft_stat_count(const ft_node *node);   /* floats of the statistics and of the moments vector */
 uint32_t ft_abi_hash(const ft_node *node);
 const ft_memory *ft_memory_of(const ft_node *node);
@@ -148,14 +150,14 @@ typedef struct {
 
 /* The k pruned weights of a layer whose loss gradient, averaged over `batches` micro-batches (the first of the order that
  * ft_shuffle(seed) gives), is largest in magnitude; ties to the lower index; ascending by index. *entries lies in the arena
- * until the next call; *found <= k. */
+ * until the next call; *found <= k. A layer that does not train (last_layers): FT_ERR_ARG. */
 ft_status ft_score(ft_node *node, uint32_t layer, uint32_t k, uint32_t batches, uint32_t seed,
                    const ft_topk_entry **entries, uint32_t *found);
 
 /* Logits of one sample with the stored statistics. */
 ft_status ft_infer(ft_node *node, const float *x, float *logits);
 
-/* Gradient of the mean loss of one micro-batch with respect to the values vector: the test's window into a step.
+/* Gradient of the mean loss of one micro-batch with respect to the ft_trained_count last values: the test's window into a step.
  * samples [first, first + count), count <= micro_batch. */
 ft_status ft_gradient(ft_node *node, uint32_t first, uint32_t count, const float **gradients, double *loss_sum);
 

@@ -29,10 +29,11 @@ ft_gradients ft_backward_into(const ft_net *net, uint32_t index, float *gradient
 {
     ft_op op = ft_blob_op(&net->blob, index);
     ft_gradients into = {0, 0};
+    uint32_t first = ft_plan_first_value(&net->layout);
     if (gradients && op.param[0] != FT_NONE)
-        into.first = gradients + net->layout.slots[op.param[0]].start;
+        into.first = gradients + (net->layout.slots[op.param[0]].start - first);
     if (gradients && op.param[1] != FT_NONE)
-        into.second = gradients + net->layout.slots[op.param[1]].start;
+        into.second = gradients + (net->layout.slots[op.param[1]].start - first);
     return into;
 }
 
@@ -219,13 +220,11 @@ void ft_backward_op(ft_net *net, uint32_t index, uint32_t batch, ft_gradients in
 {
     turn t = turn_of(net, index, batch, into, to_input);
     uint32_t floats = batch * ft_shape_size(t.out);
-    bool trained = t.op.kind == FT_OP_CONV2D || t.op.kind == FT_OP_LINEAR || t.op.kind == FT_OP_BATCHNORM
-                   || t.op.kind == FT_OP_GROUPNORM;
     /* an add's second input first: the first one's gradient may be dy's own memory */
     float *other = t.op.kind == FT_OP_ADD && to_input ? ft_net_gradient(net, t.op.in[1]) : 0;
     if (other && other != t.dy)
         ft_copy_gradient(other, t.dy, floats, t.step->accumulate[t.op.in[0] != t.op.in[1]]);
-    if (!t.dx && !trained)
+    if (!t.dx && !t.into.first && !t.into.second)
         return;
     switch (t.op.kind) {
     case FT_OP_CONV2D:

@@ -118,7 +118,7 @@ static void forward_batchnorm(ft_net *net, ft_pass pass, const ft_op *op, const 
     const float *gamma = weights_of(net, op->param[0]), *beta = weights_of(net, op->param[1]);
     const float *stats = net->stats + step->statistic_at;
     float *kept = net->kept + step->kept_at;
-    if (pass == FT_PASS_INFER || (trains(pass) && net->config.norm == FT_NORM_FROZEN)) {
+    if (pass == FT_PASS_INFER || (trains(pass) && (net->config.norm == FT_NORM_FROZEN || step < net->layout.steps + net->layout.first_op))) {
         ft_norm_frozen_forward(y, x, gamma, beta, stats, stats + n.channels, &n, batch, kept);
         return;
     }

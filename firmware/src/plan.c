@@ -108,6 +108,7 @@ typedef struct {
     const ft_config *config;
     ft_piece *pieces;
     uint32_t count, batch;
+    uint32_t first; /* operator that runs backward */
 } heap;
 
 static uint32_t add_piece(heap *h, uint32_t size, uint32_t begin, uint32_t end)
@@ -165,7 +166,7 @@ static void kept_pieces(heap *h, ft_place *places, ft_step *steps, const uint32_
         ft_op op = ft_blob_op(blob, i);
         uint32_t winners = h->batch * ft_shape_size(ft_blob_tensor(blob, op.out));
         steps[i].picks_at = FT_NOWHERE;
-        if (ft_keep_picks(h->config, &op))
+        if (i >= h->first && ft_keep_picks(h->config, &op))
             steps[i].picks_at = add_piece(h, winners / 4 + (winners % 4 != 0), i, 2u * blob->ops - i);
     }
 }
@@ -188,13 +189,14 @@ static void gradient_pieces(heap *h, ft_place *places, ft_step *steps)
     for (uint32_t t = 0; t < blob->tensors; t++)
         places[t].gradient_at = FT_NOWHERE;
     places[blob->output].gradient_at = add_tensor(h, blob->output, n);
-    for (uint32_t i = n; i-- > 0;) {
+    for (uint32_t i = n; i-- > h->first;) {
         ft_op op = ft_blob_op(blob, i);
         uint32_t now = 2 * n - i, from = places[op.out].gradient_at;
         bool passed_on = false;
         for (int k = 0; k < 2; k++) {
             steps[i].accumulate[k] = false;
-            if (op.in[k] == FT_NONE || op.in[k] == blob->input)
+            uint32_t writer = op.in[k] == FT_NONE ? FT_NONE : ft_plan_writer(blob, op.in[k]);
+            if (writer == FT_NONE || writer < h->first)
                 continue;
             uint32_t *to = &places[op.in[k]].gradient_at;
             if (*to != FT_NOWHERE) {
@@ -212,6 +214,28 @@ static void gradient_pieces(heap *h, ft_place *places, ft_step *steps)
         }
         live_until(h, from, now);
     }
+}
+
+uint32_t ft_plan_first_value(const ft_layout *layout)
+{
+    return layout->first_op ? layout->slots[layout->first_param].start : 0;
+}
+
+/* Finds what the last layers begin with. false: parameters do not stand in the order of their operators, so that what is
+ * trained would not be the end of the values vector. */
+static bool cut(ft_layout *layout, const ft_blob *blob, uint32_t last_layers)
+{
+    uint32_t param = blob->params;
+    for (uint32_t left = last_layers; left && param-- > 0;)
+        left -= ft_blob_param(blob, param).role == FT_ROLE_WEIGHT;
+    if (!last_layers || param >= blob->params)
+        return true; /* it has no more layers than that */
+    layout->first_op = ft_plan_user(blob, param);
+    layout->first_param = param;
+    for (uint32_t p = 0; p < blob->params; p++)
+        if ((p < param) != (ft_plan_user(blob, p) < layout->first_op))
+            return false;
+    return true;
 }
 
 static uint32_t trained_values(const ft_layout *layout, const ft_op *op)
@@ -275,7 +299,7 @@ static void scratch_pieces(heap *h, const ft_place *places, ft_step *steps)
     for (uint32_t i = 0; i < blob->ops; i++) {
         ft_op op = ft_blob_op(blob, i);
         uint32_t forward = forward_scratch(blob, &op, h->config, h->batch), now = 2u * blob->ops - i;
-        uint32_t backward = backward_scratch(blob, &op, h->config, places);
+        uint32_t backward = i < h->first ? 0 : backward_scratch(blob, &op, h->config, places);
         steps[i].forward_scratch = forward ? add_piece(h, forward, i, i) : FT_NOWHERE;
         steps[i].backward_scratch = backward ? add_piece(h, backward, now, now) : FT_NOWHERE;
     }
@@ -289,7 +313,7 @@ static void settle(const ft_piece *pieces, uint32_t *id)
 
 static void place_forward(ft_layout *layout, const ft_blob *blob, const ft_config *config, ft_piece *pieces)
 {
-    heap h = {blob, config, pieces, 0, 1};
+    heap h = {blob, config, pieces, 0, 1, 0};
     value_pieces(&h, layout->places, 0, false);
     layout->forward_floats = ft_place_pieces(pieces, h.count);
     for (uint32_t t = 0; t < blob->tensors; t++)
@@ -299,11 +323,11 @@ static void place_forward(ft_layout *layout, const ft_blob *blob, const ft_confi
 /* Activations, then gradients of values if they live layer by layer, then scratch: what each kind adds to the total. */
 static void place_training(ft_layout *layout, const ft_blob *blob, const ft_config *config, ft_piece *pieces)
 {
-    heap h = {blob, config, pieces, 0, config->micro_batch};
+    heap h = {blob, config, pieces, 0, config->micro_batch, layout->first_op};
     uint32_t *until = (uint32_t *)(void *)(pieces + most_pieces(blob));
     ft_place *places = layout->places;
     ft_step *steps = layout->steps;
-    ft_keep_choose(blob, config, places, until);
+    ft_keep_choose(blob, config, layout->first_op, places, until);
     value_pieces(&h, places, until, true);
     kept_pieces(&h, places, steps, until);
     gradient_pieces(&h, places, steps);
@@ -311,7 +335,7 @@ static void place_training(ft_layout *layout, const ft_blob *blob, const ft_conf
     for (uint32_t i = 0; i < blob->ops; i++) {
         ft_op op = ft_blob_op(blob, i);
         uint32_t values = trained_values(layout, &op), now = 2u * blob->ops - i;
-        steps[i].gradients_at = config->layerwise && values ? add_piece(&h, values, now, now) : FT_NOWHERE;
+        steps[i].gradients_at = config->layerwise && values && i >= h.first ? add_piece(&h, values, now, now) : FT_NOWHERE;
     }
     layout->gradient_floats = ft_place_pieces(pieces, h.count);
     scratch_pieces(&h, places, steps);
@@ -382,7 +406,8 @@ static ft_status add_up(ft_layout *layout, const ft_blob *blob, const ft_config 
     uint64_t topk = layout->row_positions ? 4ull * layout->tile_floats + 2ull * layout->row_positions
                         + 2 * (layout->row_positions % 2) + 8ull * config->topk_max
                                           : 0;
-    uint64_t momentum = config->plain_sgd ? 0 : values, gradients = config->layerwise ? 0 : values;
+    uint64_t trained = values - 4ull * ft_plan_first_value(layout);
+    uint64_t momentum = config->plain_sgd ? 0 : trained, gradients = config->layerwise ? 0 : trained;
     /* what a placement takes without its last kinds may, by the luck of the order, be more than with them */
     uint32_t total = layout->train_floats, acts = smaller(layout->activation_floats, total);
     uint32_t by_layer = smaller(larger(layout->gradient_floats, acts), total) - acts;
@@ -440,6 +465,8 @@ ft_status ft_plan_layout(ft_layout *layout, const ft_blob *blob, const ft_config
     at += blob->params * sizeof(ft_slot);
     layout->steps = (ft_step *)(void *)at;
     at += blob->ops * sizeof(ft_step);
+    if (!cut(layout, blob, config->last_layers))
+        return FT_ERR_UNSUPPORTED;
     layout->label_bytes = (config->micro_batch + 1u) / 2 * 4;
     place_params(layout, blob, config);
     place_steps(layout, blob, config);

@@ -58,6 +58,7 @@ class Load:
     """A whole model; replaces what the node had, its own values and masks ready for work. -> Loaded.
 
     `keep`, `lean` and `plain_sgd` (training without momentum) are the core's knobs of memory; only `keep` rounds.
+    `last_layers`: only these train (0: all), and batch norms before them use the stored statistics while training.
     `loss`, of training, scoring and evaluation: cross-entropy, the mean squared error from the one-hot label, or that
     from the sample itself.
     """
@@ -70,6 +71,7 @@ class Load:
     keep: Keep = "f32"
     lean: bool = False
     plain_sgd: bool = False
+    last_layers: int = 0
     loss: Loss = "cross_entropy"
 
 

@@ -93,7 +93,9 @@ class _Loaded:
         self.graph: Graph = blob.graph
         self.micro_batch = task.micro_batch
         self.loss = task.loss
-        self.module = GraphModule(blob.graph, blob.arrays, norm=task.norm.value).to(device)
+        self.module = GraphModule(blob.graph, blob.arrays, norm=task.norm.value, last_layers=task.last_layers).to(
+            device
+        )
         self.params = [self.module.param(self.graph.params[i].name) for i in self.graph.trained]
         self.flat = torch.from_numpy(pack_values(blob.graph, blob.arrays, {})).to(device)
         self.spans: dict[int, slice] = {}
@@ -105,6 +107,7 @@ class _Loaded:
             if index in numbers:
                 self.spans[numbers[index]] = slice(at, at + param.numel())
             at += param.numel()
+        self.constants = sum(param.numel() for param in self.params if not param.requires_grad)
         self.capacity: dict[int, int] = {}
         for layer, name in enumerate(self.graph.layer_names):
             if name in blob.masks:
@@ -131,8 +134,8 @@ class _Loaded:
 
     def gradient(self, loss: Tensor) -> Tensor:
         """Dense gradient in the order of the values vector."""
-        grads = torch.autograd.grad(loss, self.params)
-        return torch.cat([g.reshape(-1) for g in grads])
+        grads = iter(torch.autograd.grad(loss, [p for p in self.params if p.requires_grad]))
+        return torch.cat([(next(grads) if p.requires_grad else torch.zeros_like(p)).reshape(-1) for p in self.params])
 
 
 class _Node:
@@ -308,6 +311,7 @@ class _Node:
                 losses, hit = sample_losses(model.loss, logits, self._x[batch], labels)
                 loss = losses.mean()
                 grad = model.gradient(loss).add_(model.flat, alpha=task.weight_decay)
+                grad[: model.constants] = 0.0
                 if model.masked:
                     grad.mul_(model.live)
                 momentum.mul_(task.momentum).add_(grad)
@@ -341,6 +345,8 @@ class _Node:
             if layer not in model.capacity:
                 raise ValueError(f"layer {layer} is dense: it has no pruned weights to score")
             span = model.spans[layer]
+            if span.start < model.constants:
+                raise ValueError(f"layer {layer} does not train: it has no gradients to score")
             g = gradient[span].cpu().numpy()
             dead = np.flatnonzero(model.live[span].cpu().numpy() == 0)
             top = np.sort(dead[np.argsort(-np.abs(g[dead]), kind="stable")[:k]])

@@ -272,7 +272,7 @@ static void call_gradient(harness *h, script *s)
     PROMISE((status == FT_ERR_ARG) == !fits);
     PROMISE(status != FT_OK || !h->config.layerwise);
     if (status == FT_OK)
-        for (uint32_t i = 0; i < ft_value_count(h->node); i++)
+        for (uint32_t i = 0; i < ft_trained_count(h->node); i++)
             (void)*(const volatile float *)&gradients[i];
 }
 
@@ -350,7 +350,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     ft_config config = {.micro_batch = u16(data + 1), .modes = data[3], .norm = data[4], .topk_max = u16(data + 5),
                         .score_tile_bytes = u16(data + 7), .keep = data[9], .lean = data[10] & 1,
-                        .layerwise = data[10] >> 1 & 1, .plain_sgd = data[10] >> 2, .loss = data[11]};
+                        .layerwise = data[10] >> 1 & 1, .plain_sgd = data[10] >> 2, .loss = data[11], .last_layers = data[12]};
     script s = {data + CONFIG + 1, data + CONFIG + 1 + data[CONFIG]};
     if (s.end > data + size)
         s.end = data + size;
