@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fedtiny_export.runtimes import onnxruntime_logits, parity
     from fedtiny_export.torch_in import from_torch
     from fedtiny_export.values import pack_stats, pack_values, unpack_stats, unpack_values
+    from fedtiny_export.ws_conv import WSConv2d, standardised
 
 _MODULES = {
     "blob": ("Blob", "abi_hash", "read_blob", "write_blob"),
@@ -37,6 +38,7 @@ _MODULES = {
     "runtimes": ("onnxruntime_logits", "parity"),
     "torch_in": ("from_torch",),
     "values": ("pack_stats", "pack_values", "unpack_stats", "unpack_values"),
+    "ws_conv": ("WSConv2d", "standardised"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -57,6 +59,7 @@ __all__ = [
     "Role",
     "Tensor",
     "UnsupportedModel",
+    "WSConv2d",
     "abi_hash",
     "decode_mask",
     "encode_mask",
@@ -68,6 +71,7 @@ __all__ = [
     "pack_values",
     "parity",
     "read_blob",
+    "standardised",
     "to_c",
     "to_onnx",
     "training_flops",

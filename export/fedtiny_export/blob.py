@@ -20,6 +20,7 @@ VERSION = 1
 NONE = 0xFFFF
 _DENSE = 0
 _COUNTS_PADDING = 1
+_STANDARDISES = 1
 
 _HEADER = struct.Struct("<4sHHIII5HH3I2I3I")
 _TENSOR = struct.Struct("<4H")
@@ -82,7 +83,7 @@ def write_blob(graph: Graph, arrays: Mapping[str, F32], masks: Mapping[str, Bits
     total = body_at + len(body)
     counts = (len(graph.tensors), len(graph.ops), len(graph.params), graph.input, graph.output)
     header = _HEADER.pack(
-        MAGIC, VERSION, 0, total, 0, abi_hash(graph), *counts, 0,
+        MAGIC, VERSION, _incompat_flags(graph), total, 0, abi_hash(graph), *counts, 0,
         tensors_at, ops_at, params_at, names_at, len(name_bytes), 0, 0, 0,
     )  # fmt: skip
     blob = bytearray(header) + tensors + ops + table + body
@@ -100,7 +101,7 @@ def read_blob(data: bytes) -> Blob:
     tensors_at, ops_at, params_at, names_at, names_bytes, *zeros = header[12:]
     _need(magic == MAGIC, "it does not start with FTM1")
     _need(version == VERSION, f"it has version {version}, this reader knows {VERSION}")
-    _need(flags == 0, f"it has unknown incompat flags 0x{flags:04x}")
+    _need(flags & ~_STANDARDISES == 0, f"it has unknown incompat flags 0x{flags:04x}")
     _need(total == len(data), f"its header says {total} bytes, it has {len(data)}")
     _need(crc == zlib.crc32(memoryview(data)[16:]), "its checksum is wrong")
     _need(not any((zero, *zeros)), "reserved header fields are not 0")
@@ -113,6 +114,7 @@ def read_blob(data: bytes) -> Blob:
     problems = check_structure(graph) or check_node_limits(graph)
     if problems:
         raise BlobError("not a valid blob: " + "; ".join(problems) + ". Export the model again.")
+    _need(not _incompat_flags(graph) & ~flags, "it standardises weights and its header does not say so")
     _need(stored_hash == abi_hash(graph), "its ABI hash is not that of its tables")
     arrays: dict[str, F32] = {}
     masks: dict[str, Bits] = {}
@@ -222,6 +224,11 @@ def _indices(slots: tuple[int, ...], what: str) -> tuple[int, ...]:
 def _need(holds: bool, complaint: str) -> None:
     if not holds:
         raise BlobError(f"not a valid blob: {complaint}. Export the model again or fetch the file anew.")
+
+
+def _incompat_flags(graph: Graph) -> int:
+    """What a reader must know of to read this graph right."""
+    return _STANDARDISES if any(op.kind is OpKind.CONV2D and op.eps for op in graph.ops) else 0
 
 
 def _pack_tensors(graph: Graph) -> bytes:

@@ -27,6 +27,7 @@ from fedtiny_export.masks import EncodedMask
 MODES = {"infer": 1, "measure": 2, "train": 4, "score": 8}
 NORMS = {"batch": 0, "frozen": 1}
 KEEPS = {"f32": 0, "f16": 1, "int8": 2}
+LOSSES = {"cross_entropy": 0, "mse": 1, "reconstruction": 2}
 
 
 class _Config(ct.Structure):
@@ -37,6 +38,8 @@ class _Config(ct.Structure):
         ("topk_max", ct.c_uint32),
         ("score_tile_bytes", ct.c_uint32),
         *((knob, ct.c_uint8) for knob in ("keep", "lean", "layerwise", "plain_sgd")),
+        ("last_layers", ct.c_uint16),
+        ("loss", ct.c_uint8),
     ]
 
 
@@ -96,6 +99,7 @@ def _library() -> ct.CDLL:
         "ft_samples_use": (ct.c_int, [ptr, ct.POINTER(_Samples), u32, u32]),
         **{f"ft_{what}": (u32, [ptr]) for what in ("input_size", "class_count", "layer_count", "value_count")},
         "ft_stat_count": (u32, [ptr]),
+        "ft_trained_count": (u32, [ptr]),
         "ft_abi_hash": (u32, [ptr]),
         **{
             f"ft_{what}": (ct.c_int, [ptr, ptr, u32]) for what in ("set_values", "get_values", "set_stats", "get_stats")
@@ -150,7 +154,13 @@ class Memory:
 class NodeConfig:
     """What a node will be asked to do (ft_config): `modes` of infer, measure, train, score.
 
-    The last four trade time, momentum or (keep alone) accuracy for memory. `keep`: f32, f16 or int8, the form of what
+    `loss`, of training and evaluation: cross_entropy, mse (from the one-hot label) or reconstruction (mse from the
+    sample itself: as many outputs as inputs, labels unread, no hits); both mean over the outputs as torch's mse_loss.
+
+    `last_layers`: only the last so many layers, and what stands behind the first of them, train (0: all); the batch
+    norms before them use their stored statistics while training.
+
+    The others trade time, momentum or (keep alone) accuracy for memory. `keep`: f32, f16 or int8, the form of what
     training keeps for its backward pass. `lean`: convolutions row by row. `layerwise`: a layer's values change as soon
     as its gradient is known; then `gradient` is refused. `plain_sgd`: no momentum.
     """
@@ -164,10 +174,12 @@ class NodeConfig:
     lean: bool = False
     layerwise: bool = False
     plain_sgd: bool = False
+    last_layers: int = 0
+    loss: str = "cross_entropy"
 
     def _struct(self) -> _Config:
         bits = sum(MODES[mode] for mode in self.modes)
-        knobs = (KEEPS[self.keep], self.lean, self.layerwise, self.plain_sgd)
+        knobs = (KEEPS[self.keep], self.lean, self.layerwise, self.plain_sgd, self.last_layers, LOSSES[self.loss])
         return _Config(self.micro_batch, bits, NORMS[self.norm], self.topk_max, self.score_tile_bytes, *knobs)
 
 
@@ -193,7 +205,7 @@ def shuffle(index: int, count: int, key: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """Loss sum in nats, hits and samples."""
+    """Sum of the samples' losses, hits and samples."""
 
     loss_sum: float
     correct: int
@@ -236,6 +248,11 @@ class CoreNode:
     @property
     def value_count(self) -> int:
         return int(self._lib.ft_value_count(self._node))
+
+    @property
+    def trained_count(self) -> int:
+        """Floats at the end of the values vector that train."""
+        return int(self._lib.ft_trained_count(self._node))
 
     @property
     def stat_count(self) -> int:
@@ -326,10 +343,10 @@ class CoreNode:
         return out
 
     def gradient(self, first: int, count: int) -> tuple[F32, float]:
-        """Gradient of one micro-batch's mean loss with respect to the values vector, and the loss sum."""
+        """Gradient of one micro-batch's mean loss with respect to the values that train, and the loss sum."""
         gradients, loss = ct.POINTER(ct.c_float)(), ct.c_double()
         _check(self._lib.ft_gradient(self._node, first, count, gradients, loss), "computing a gradient")
-        return np.ctypeslib.as_array(gradients, (self.value_count,)).copy(), loss.value
+        return np.ctypeslib.as_array(gradients, (self.trained_count,)).copy(), loss.value
 
 
 def _tally(out: _ScoreSum) -> Tally:

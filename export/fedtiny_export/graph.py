@@ -46,6 +46,9 @@ class Role(IntEnum):
 
 STATISTICS = (Role.MEAN, Role.VAR)
 
+STANDARDISE = ("fedtiny", "Standardise")
+"""Domain and name of the ONNX operator that marks the weight of a convolution which standardises it."""
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -80,6 +83,7 @@ class Op:
     Order of `params`: conv2d, linear: weight[, bias]; batchnorm: gamma, beta, mean, var; groupnorm: gamma, beta.
     `kernel`, `stride` and `padding` (top, left, bottom, right) concern conv2d and pools; global pooling is a pool
     whose kernel is the whole map; `groups` concerns conv2d (depthwise: groups == input channels) and groupnorm.
+    `eps` concerns norms, and conv2d where it is not 0: then the weight is standardised before use (ws_conv.py).
     """
 
     kind: OpKind
@@ -131,6 +135,17 @@ class Graph:
         """The operator of each layer, by layer number."""
         of = {op.params[0]: op for op in self.ops if op.kind in (OpKind.CONV2D, OpKind.LINEAR)}
         return tuple(of[i] for i in self.layers)
+
+    def first_trained(self, last_layers: int) -> int:
+        """The operator with which the last so many layers begin; the very first, 0, for 0 or too many."""
+        if not 0 < last_layers <= len(self.layers):
+            return 0
+        return self.ops.index(self.layer_ops[-last_layers])
+
+    def constants(self, last_layers: int) -> frozenset[str]:
+        """Names of the parameters, statistics too, that stay as they are when only the last so many layers train."""
+        before = self.ops[: self.first_trained(last_layers)]
+        return frozenset(self.params[index].name for op in before for index in op.params)
 
     @property
     def classes(self) -> int:

@@ -7,10 +7,11 @@ from collections import Counter
 import onnx
 
 from fedtiny_export.errors import UnsupportedModel
+from fedtiny_export.graph import STANDARDISE
 from fedtiny_export.limits import check_node_limits, check_structure
 from fedtiny_export.model import Model
 from fedtiny_export.onnx_builder import GraphBuilder
-from fedtiny_export.onnx_nodes import HANDLERS, HINTS
+from fedtiny_export.onnx_nodes import HANDLERS, HINTS, standardised_weight
 from fedtiny_export.onnx_values import Activation, Constant, Refused, Unknown, Value, fold
 
 
@@ -81,6 +82,9 @@ class _Importer:
         inputs = [self._values.get(name, Unknown()) if name else None for name in node.input]
         given = [v for v in inputs if v is not None]
         try:
+            if (node.domain, node.op_type) == STANDARDISE:
+                self._values[node.output[0]] = standardised_weight(node, inputs)
+                return
             if node.domain not in ("", "ai.onnx"):
                 raise Refused(f"belongs to the domain {node.domain}, which the node does not know")
             if all(isinstance(v, Constant) for v in given) and not node.op_type.startswith("Random"):

@@ -20,6 +20,7 @@ from fedtiny_export.onnx_values import (
     Padded,
     Product,
     Refused,
+    Standardised,
     Value,
     attribute,
     per_channel,
@@ -49,14 +50,20 @@ HINTS = {
 def _conv(b: GraphBuilder, node: onnx.NodeProto, inputs: list[Value | None]) -> Value:
     source, extra = _unpad(inputs[0])
     source = b.activation(source)
-    weight = weights_of(inputs[1], "weight")
+    standard = inputs[1] if isinstance(inputs[1], Standardised) else None
+    weight = weights_of(standard.weight if standard else inputs[1], "weight")
     if weight.array.ndim not in (3, 4):
         raise Refused(f"has {weight.array.ndim - 2} spatial dimensions; the node has 1 and 2")
     fields = _windows(b, node, source, weight.array.shape[2:])
     fields["padding"] = _plus(fields["padding"], extra)
     array = weight.array if weight.array.ndim == 4 else weight.array[:, :, None, :]
     params = [(Role.WEIGHT, weight, array), *_bias(inputs[2] if len(inputs) > 2 else None)]
-    return b.emit(node.output[0], OpKind.CONV2D, [source], params, groups=attribute(node, "group", 1), **fields)
+    fields |= {"groups": attribute(node, "group", 1), "eps": standard.eps if standard else 0.0}
+    return b.emit(node.output[0], OpKind.CONV2D, [source], params, **fields)
+
+
+def standardised_weight(node: onnx.NodeProto, inputs: list[Value | None]) -> Value:
+    return Standardised(weights_of(inputs[0], "weight"), attribute(node, "epsilon", 0.0))
 
 
 def _gemm(b: GraphBuilder, node: onnx.NodeProto, inputs: list[Value | None]) -> Value:

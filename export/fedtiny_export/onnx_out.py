@@ -1,4 +1,5 @@
-"""Graph -> ONNX, in inference form: batch norms stay batch norms, pruned weights are zeros, names are kept."""
+"""Graph -> ONNX, in inference form: batch norms stay batch norms, standardised weights are stored as they are applied,
+pruned weights are zeros, names are kept."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from fedtiny_export.graph import Graph, Op, OpKind
+from fedtiny_export.graph import F32, Graph, Op, OpKind
 from fedtiny_export.model import Model
 
 _OPSET = 17
@@ -31,7 +32,7 @@ def to_onnx(model: Model) -> onnx.ModelProto:
             "fedtiny",
             [helper.make_tensor_value_info(source.name, TensorProto.FLOAT, ["N", *dims])],
             [helper.make_tensor_value_info(writer.finish(graph.output), TensorProto.FLOAT, ["N", target.shape[0]])],
-            [numpy_helper.from_array(model.arrays[p.name], p.name) for p in graph.params],
+            [numpy_helper.from_array(array, name) for name, array in _folded(model).items()],
         ),
         producer_name="fedtiny",
         opset_imports=[helper.make_opsetid("", opset)],
@@ -39,6 +40,20 @@ def to_onnx(model: Model) -> onnx.ModelProto:
     )
     onnx.checker.check_model(proto, full_check=True)
     return proto
+
+
+def _folded(model: Model) -> dict[str, F32]:
+    """Parameters as inference reads them: ONNX has no convolution that standardises its weight."""
+    arrays = {p.name: model.arrays[p.name] for p in model.graph.params}
+    for op in model.graph.ops:
+        if op.kind is OpKind.CONV2D and op.eps:
+            import torch
+
+            from fedtiny_export.ws_conv import standardised
+
+            name = model.graph.params[op.params[0]].name
+            arrays[name] = standardised(torch.from_numpy(arrays[name]), op.eps).numpy()
+    return arrays
 
 
 class _Writer:

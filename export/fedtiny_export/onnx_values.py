@@ -35,6 +35,14 @@ class Constant:
     name: str | None
 
 
+@dataclass(frozen=True, eq=False)
+class Standardised:
+    """The weight of a convolution that standardises it."""
+
+    weight: Constant
+    eps: float
+
+
 @dataclass(frozen=True)
 class Padded:
     """An activation with zeros around it, to be taken up by the convolution or average pool that reads it."""
@@ -72,7 +80,7 @@ class Unknown:
     """The output of a node that was refused and whose shape is not known either."""
 
 
-Value = Activation | Constant | Padded | Grouped | Product | Unknown
+Value = Activation | Constant | Standardised | Padded | Grouped | Product | Unknown
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedtiny_export.graph import F32, STATISTICS, Graph, Op, OpKind
+from fedtiny_export.ws_conv import standardised
 
 Moments = list[tuple[Tensor, Tensor, int]]
 """For each batch norm in operator order: sum[C] and m2[C] (squared deviations from the batch's own mean) of its input,
@@ -22,10 +23,18 @@ class GraphModule(nn.Module):
 
     Trained parameters are `nn.Parameter`s, statistics are buffers; `param(name)` finds both by their name in the graph.
     In training mode a batch norm uses the micro-batch (biased variance) and keeps no running averages; with
-    norm="frozen", and in eval mode, it uses the stored statistics.
+    norm="frozen", and in eval mode, it uses the stored statistics. With `last_layers` only these train: what stands
+    before them requires no gradient, and its norms use the stored statistics.
     """
 
-    def __init__(self, graph: Graph, arrays: Mapping[str, F32], *, norm: Literal["batch", "frozen"] = "batch") -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        arrays: Mapping[str, F32],
+        *,
+        norm: Literal["batch", "frozen"] = "batch",
+        last_layers: int = 0,
+    ) -> None:
         super().__init__()
         self.graph = graph
         self.norm = norm
@@ -36,6 +45,10 @@ class GraphModule(nn.Module):
                 self.register_buffer(self._keys[param.name], value)
             else:
                 self.register_parameter(self._keys[param.name], nn.Parameter(value))
+        self._first = graph.first_trained(last_layers)
+        for op in graph.ops[: self._first]:
+            for index in op.params:
+                self.param(graph.params[index].name).requires_grad_(False)
         self._input_shape = graph.tensors[graph.input].shape
         self._steps = [(op, [self._keys[graph.params[i].name] for i in op.params]) for op in graph.ops]
 
@@ -68,8 +81,8 @@ class GraphModule(nn.Module):
 
     def _run(self, x: Tensor, moments: Moments | None) -> Tensor:
         values: dict[int, Tensor] = {self.graph.input: x.reshape(-1, *self._input_shape)}
-        batch_statistics = self.training and self.norm == "batch"
-        for op, keys in self._steps:
+        for number, (op, keys) in enumerate(self._steps):
+            batch_statistics = self.training and self.norm == "batch" and number >= self._first
             source = values[op.inputs[0]]
             params = [self._tensor(key) for key in keys]
             if op.kind is OpKind.ADD:
@@ -88,6 +101,18 @@ class GraphModule(nn.Module):
         return values[self.graph.output].flatten(1)
 
 
+def sample_losses(loss: str, outputs: Tensor, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses (N,) of outputs (N, classes), and which of them are hits (N,), as a node with this `loss` counts them."""
+    hits = outputs.argmax(1) == labels
+    if loss == "cross_entropy":
+        return F.cross_entropy(outputs, labels, reduction="none"), hits
+    if loss == "mse":
+        target = F.one_hot(labels, outputs.shape[1])
+    else:
+        target, hits = x.flatten(1), torch.zeros_like(hits)
+    return (outputs - target.to(outputs.dtype)).square().mean(1), hits
+
+
 @torch.no_grad()
 def batch_moments(x: Tensor) -> tuple[Tensor, Tensor, int]:
     """x (N, C, H, W) -> sum[C], m2[C] and the number of elements per channel."""
@@ -99,6 +124,8 @@ def batch_moments(x: Tensor) -> tuple[Tensor, Tensor, int]:
 def _conv2d(op: Op, x: Tensor, params: list[Tensor | None]) -> Tensor:
     weight, bias = params[0], params[1] if len(params) > 1 else None
     assert weight is not None
+    if op.eps:
+        weight = standardised(weight, op.eps)
     top, left, bottom, right = op.padding
     if (top, left) == (bottom, right):
         return F.conv2d(x, weight, bias, op.stride, (top, left), 1, op.groups)

@@ -119,7 +119,10 @@ def _check_fields(op: Op) -> None:
         raise ValueError("has a window, which its kind does not take")
     if op.kind not in (OpKind.CONV2D, OpKind.GROUPNORM) and op.groups != 1:
         raise ValueError(f"has {op.groups} groups, which its kind does not take")
-    if not (0.0 < op.eps <= 1.0 if op.kind in NORMS else op.eps == 0.0):
-        raise ValueError(f"has the epsilon {op.eps:g}; that of a norm lies in (0, 1], other operators have 0")
+    standardises = op.kind is OpKind.CONV2D and op.eps != 0.0
+    if not (0.0 < op.eps <= 1.0 if op.kind in NORMS or standardises else op.eps == 0.0):
+        raise ValueError(
+            f"has the epsilon {op.eps:g}; of a norm or of a standardised weight it lies in (0, 1], elsewhere it is 0"
+        )
     if op.count_include_pad and op.kind is not OpKind.AVGPOOL:
         raise ValueError("counts padding, which only an average pool does")

@@ -42,11 +42,14 @@ typedef struct {
 enum { FT_MODE_INFER = 1, FT_MODE_MEASURE = 2, FT_MODE_TRAIN = 4, FT_MODE_SCORE = 8, FT_MODE_ALL = 15 };
 enum { FT_NORM_BATCH = 0, FT_NORM_FROZEN = 1 }; /* statistics of the micro-batch, or the stored ones */
 enum { FT_KEEP_F32 = 0, FT_KEEP_F16 = 1, FT_KEEP_INT8 = 2 }; /* form of what training keeps for its backward pass */
+/* Cross-entropy of softmax against the label, or the mean of squared differences over all outputs: from the label's one-hot
+ * vector, or from the sample itself (as many outputs as inputs; labels are not read, nothing counts as a hit). */
+enum { FT_LOSS_CROSS_ENTROPY = 0, FT_LOSS_MSE = 1, FT_LOSS_RECONSTRUCTION = 2 };
 enum { FT_MASK_BITMAP = 1, FT_MASK_DELTAS = 2 };
 enum { FT_DATA_DEV = 0, FT_DATA_ALL = 1 };
 
-/* What a node will be asked to do; decides how much memory it needs. Zero in the last four: fastest; of these only `keep`
- * changes results. */
+/* What a node will be asked to do; decides how much memory it needs. Zero in keep, lean, layerwise and plain_sgd: fastest;
+ * of these only `keep` changes results. */
 typedef struct {
     uint16_t micro_batch;      /* samples per training step and per BN measurement, 1 to 256 */
     uint8_t modes;             /* FT_MODE_* or-ed */
@@ -57,6 +60,8 @@ typedef struct {
     uint8_t lean;              /* 1: convolutions row by row, depthwise outputs computed again: less memory, more time */
     uint8_t layerwise;         /* 1: a layer's values change as soon as its gradient is known; ft_gradient: FT_ERR_STATE */
     uint8_t plain_sgd;         /* 1: no memory for momentum; ft_train with momentum > 0: FT_ERR_ARG */
+    uint16_t last_layers;      /* only the last so many layers train, 0: all; what comes before them is a constant */
+    uint8_t loss;              /* FT_LOSS_*: of training, scoring and evaluation */
 } ft_config;
 
 /* Bytes by kind. The kinds of work (gradients to topk) are those of the mode that takes most, so all kinds add up to peak. */
@@ -92,6 +97,7 @@ uint32_t ft_input_size(const ft_node *node);   /* floats of one sample */
 uint32_t ft_class_count(const ft_node *node);  /* floats of one output */
 uint32_t ft_layer_count(const ft_node *node);  /* weights of convolutions and linear layers */
 uint32_t ft_value_count(const ft_node *node);  /* floats of the values vector: changes with a mask */
+uint32_t ft_trained_count(const ft_node *node); /* floats at the end of the values vector that train */
 uint32_t ft_stat_count(const ft_node *node);   /* floats of the statistics and of the moments vector */
 uint32_t ft_abi_hash(const ft_node *node);
 const ft_memory *ft_memory_of(const ft_node *node);
@@ -111,7 +117,7 @@ ft_status ft_set_mask(ft_node *node, uint32_t layer, uint32_t encoding, const ui
 ft_status ft_set_thresholds(ft_node *node, const float *thresholds, uint32_t count);
 
 typedef struct {
-    double loss_sum; /* softmax cross-entropy in nats, summed over samples */
+    double loss_sum; /* of samples: cross-entropy in nats, or the mean of squared differences */
     uint32_t correct;
     uint32_t samples;
 } ft_score_sum;
@@ -144,14 +150,14 @@ typedef struct {
 
 /* The k pruned weights of a layer whose loss gradient, averaged over `batches` micro-batches (the first of the order that
  * ft_shuffle(seed) gives), is largest in magnitude; ties to the lower index; ascending by index. *entries lies in the arena
- * until the next call; *found <= k. */
+ * until the next call; *found <= k. A layer that does not train (last_layers): FT_ERR_ARG. */
 ft_status ft_score(ft_node *node, uint32_t layer, uint32_t k, uint32_t batches, uint32_t seed,
                    const ft_topk_entry **entries, uint32_t *found);
 
 /* Logits of one sample with the stored statistics. */
 ft_status ft_infer(ft_node *node, const float *x, float *logits);
 
-/* Gradient of the mean loss of one micro-batch with respect to the values vector: the test's window into a step.
+/* Gradient of the mean loss of one micro-batch with respect to the ft_trained_count last values: the test's window into a step.
  * samples [first, first + count), count <= micro_batch. */
 ft_status ft_gradient(ft_node *node, uint32_t first, uint32_t count, const float **gradients, double *loss_sum);
 

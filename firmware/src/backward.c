@@ -6,6 +6,7 @@
 #include "op/lean.h"
 #include "op/pick.h"
 #include "op/pointwise.h"
+#include "op/standard.h"
 
 /* One operator's turn. Scratch is laid out as plan.c's backward_scratch counts it. */
 typedef struct {
@@ -28,10 +29,11 @@ ft_gradients ft_backward_into(const ft_net *net, uint32_t index, float *gradient
 {
     ft_op op = ft_blob_op(&net->blob, index);
     ft_gradients into = {0, 0};
+    uint32_t first = ft_plan_first_value(&net->layout);
     if (gradients && op.param[0] != FT_NONE)
-        into.first = gradients + net->layout.slots[op.param[0]].start;
+        into.first = gradients + (net->layout.slots[op.param[0]].start - first);
     if (gradients && op.param[1] != FT_NONE)
-        into.second = gradients + net->layout.slots[op.param[1]].start;
+        into.second = gradients + (net->layout.slots[op.param[1]].start - first);
     return into;
 }
 
@@ -63,10 +65,10 @@ static void lean_weights(const turn *t, float *dw, const ft_taps *taps, const ft
         }
 }
 
-static void backward_conv(const turn *t)
+static void backward_conv(turn *t)
 {
-    ft_taps taps = ft_net_taps(t->net, t->op.param[0]);
     ft_conv c = ft_plan_conv(&t->net->blob, &t->op);
+    ft_taps stored = ft_net_taps(t->net, t->op.param[0]), taps = ft_net_conv_taps(t->net, &t->op, &c, &t->scratch);
     bool lean = t->net->config.lean;
     if (t->into.second)
         ft_conv_backward_bias(t->into.second, t->dy, t->out.c, pixels(t->out), t->batch);
@@ -74,6 +76,8 @@ static void backward_conv(const turn *t)
         lean_weights(t, t->into.first, &taps, &c);
     else if (t->into.first)
         conv_weights(t, t->into.first, &taps, &c, 0, c.co);
+    if (t->into.first && t->op.eps > 0.0f)
+        ft_standard_backward(t->into.first, &stored, c.co, c.row_len, t->op.eps);
     if (t->dx && !lean)
         ft_conv_backward_input(t->dx, t->dy, &taps, &c, t->batch, t->scratch, t->accumulate);
     for (uint32_t b = 0; t->dx && lean && b < t->batch; b++)
@@ -216,13 +220,11 @@ void ft_backward_op(ft_net *net, uint32_t index, uint32_t batch, ft_gradients in
 {
     turn t = turn_of(net, index, batch, into, to_input);
     uint32_t floats = batch * ft_shape_size(t.out);
-    bool trained = t.op.kind == FT_OP_CONV2D || t.op.kind == FT_OP_LINEAR || t.op.kind == FT_OP_BATCHNORM
-                   || t.op.kind == FT_OP_GROUPNORM;
     /* an add's second input first: the first one's gradient may be dy's own memory */
     float *other = t.op.kind == FT_OP_ADD && to_input ? ft_net_gradient(net, t.op.in[1]) : 0;
     if (other && other != t.dy)
         ft_copy_gradient(other, t.dy, floats, t.step->accumulate[t.op.in[0] != t.op.in[1]]);
-    if (!t.dx && !trained)
+    if (!t.dx && !t.into.first && !t.into.second)
         return;
     switch (t.op.kind) {
     case FT_OP_CONV2D:

@@ -3,7 +3,7 @@
 #include "bytes.h"
 #include "num.h"
 
-enum { HEADER = 64, TENSOR = 8, OP = 32, PARAM = 32, VERSION = 1 };
+enum { HEADER = 64, TENSOR = 8, OP = 32, PARAM = 32, VERSION = 1, STANDARDISES = 1 };
 /* What a hostile blob could otherwise inflate: these keep every count below 2^32 and the checks themselves short. */
 #define MAX_BYTES (1u << 24)    /* of the blob */
 #define MAX_ELEMENTS (1u << 24) /* of a parameter or an activation */
@@ -153,6 +153,9 @@ static ft_status check_weighted(const ft_blob *blob, const ft_op *op, ft_shape i
         return FT_ERR_BLOB;
     if (op->param[2] != FT_NONE || op->param[3] != FT_NONE)
         return FT_ERR_BLOB;
+    if (op->eps != 0.0f
+        && !(op->kind == FT_OP_CONV2D && ft_load_u16(blob->bytes + 6) == STANDARDISES && op->eps > 0.0f && op->eps <= 1.0f))
+        return FT_ERR_BLOB;
     if (op->kind == FT_OP_LINEAR)
         return w.ndim == 2 && out.h == 1 && out.w == 1 && in.h == 1 && in.w == 1 && w.dim[1] == in.c ? FT_OK : FT_ERR_BLOB;
     if (w.ndim != 4 || op->groups == 0 || in.c % op->groups || out.c % op->groups || w.dim[1] != in.c / op->groups
@@ -285,7 +288,7 @@ ft_status ft_blob_open(ft_blob *blob, const uint8_t *bytes, size_t size)
 {
     if (!bytes || size < HEADER || memcmp(bytes, "FTM1", 4) != 0)
         return FT_ERR_BLOB;
-    if (ft_load_u16(bytes + 4) != VERSION || ft_load_u16(bytes + 6) != 0)
+    if (ft_load_u16(bytes + 4) != VERSION || ft_load_u16(bytes + 6) > STANDARDISES)
         return FT_ERR_VERSION;
     if (size > MAX_BYTES)
         return FT_ERR_UNSUPPORTED;

@@ -85,7 +85,7 @@ static bool derive(const ft_blob *blob, const ft_config *config, ft_place *place
             return false;
     } else if (op.kind == FT_OP_CONV2D && config->lean) {
         ft_conv c = ft_plan_conv(blob, &op);
-        if (!channel_by_channel(&c) || !available(&places[op.in[0]], &adds, &depth))
+        if (op.eps > 0.0f || !channel_by_channel(&c) || !available(&places[op.in[0]], &adds, &depth))
             return false;
     } else {
         return false;
@@ -104,9 +104,9 @@ static void need(uint32_t *until, uint32_t tensor, uint32_t time)
         until[tensor] = time;
 }
 
-static void note_needs(const ft_blob *blob, const ft_config *config, ft_place *places, uint32_t *until)
+static void note_needs(const ft_blob *blob, const ft_config *config, uint32_t first, ft_place *places, uint32_t *until)
 {
-    for (uint32_t i = 0; i < blob->ops; i++) {
+    for (uint32_t i = first; i < blob->ops; i++) {
         ft_op op = ft_blob_op(blob, i);
         uint32_t time = 2u * blob->ops - i, root = ft_keep_root(blob, op.in[0]);
         if (op.kind == FT_OP_CONV2D || op.kind == FT_OP_LINEAR || is_norm(op.kind)
@@ -128,7 +128,7 @@ static uint8_t kept_form(const ft_blob *blob, const ft_config *config, const ft_
     return config->keep == FT_KEEP_F16 ? FT_KEPT_F16 : FT_KEPT_INT8;
 }
 
-void ft_keep_choose(const ft_blob *blob, const ft_config *config, ft_place *places, uint32_t *until)
+void ft_keep_choose(const ft_blob *blob, const ft_config *config, uint32_t first, ft_place *places, uint32_t *until)
 {
     for (uint32_t t = 0; t < blob->tensors; t++) {
         places[t].root = (uint16_t)ft_keep_root(blob, t);
@@ -138,7 +138,7 @@ void ft_keep_choose(const ft_blob *blob, const ft_config *config, ft_place *plac
         places[t].depth = 0;
         until[t] = 0;
     }
-    note_needs(blob, config, places, until);
+    note_needs(blob, config, first, places, until);
     if (until[blob->input])
         places[blob->input].kept = kept_form(blob, config, &places[blob->input], blob->input);
     for (uint32_t i = 0; i < blob->ops; i++) {

@@ -9,8 +9,9 @@
 
 #include "net.h"
 
-/* Planning. until (by tensor): the last time at which backward reads it, 0 if never; times as in plan.c. */
-void ft_keep_choose(const ft_blob *blob, const ft_config *config, ft_place *places, uint32_t *until);
+/* Planning. first: the operator that backward ends with. until (by tensor): the last time at which backward reads it, 0 if
+ * never; times as in place.h. */
+void ft_keep_choose(const ft_blob *blob, const ft_config *config, uint32_t first, ft_place *places, uint32_t *until);
 uint32_t ft_keep_root(const ft_blob *blob, uint32_t tensor); /* the tensor whose memory a flattened one shares */
 /* Does this max pool remember its winners? And does it so apply the mask of the ReLU in front of it? */
 bool ft_keep_picks(const ft_config *config, const ft_op *op);

@@ -6,6 +6,7 @@
 #include "op/loss.h"
 #include "op/pick.h"
 #include "op/pointwise.h"
+#include "op/standard.h"
 
 static const float *weights_of(const ft_net *net, uint32_t param)
 {
@@ -18,6 +19,17 @@ ft_taps ft_net_taps(const ft_net *net, uint32_t param)
     const uint16_t *indices = net->indices + net->layout.slots[param].index_at;
     bool dense = p.storage == FT_STORAGE_DENSE;
     ft_taps taps = {weights_of(net, param), dense ? indices : indices + p.dim[0], dense ? 0 : indices};
+    return taps;
+}
+
+ft_taps ft_net_conv_taps(const ft_net *net, const ft_op *op, const ft_conv *c, float **buffer)
+{
+    ft_taps taps = ft_net_taps(net, op->param[0]);
+    if (op->eps > 0.0f) {
+        ft_standard_forward(*buffer, &taps, c->co, c->row_len, op->eps);
+        taps.values = *buffer;
+        *buffer += net->layout.slots[op->param[0]].capacity;
+    }
     return taps;
 }
 
@@ -106,7 +118,7 @@ static void forward_batchnorm(ft_net *net, ft_pass pass, const ft_op *op, const 
     const float *gamma = weights_of(net, op->param[0]), *beta = weights_of(net, op->param[1]);
     const float *stats = net->stats + step->statistic_at;
     float *kept = net->kept + step->kept_at;
-    if (pass == FT_PASS_INFER || (trains(pass) && net->config.norm == FT_NORM_FROZEN)) {
+    if (pass == FT_PASS_INFER || (trains(pass) && (net->config.norm == FT_NORM_FROZEN || step < net->layout.steps + net->layout.first_op))) {
         ft_norm_frozen_forward(y, x, gamma, beta, stats, stats + n.channels, &n, batch, kept);
         return;
     }
@@ -133,7 +145,7 @@ static void forward_op(ft_net *net, ft_pass pass, uint32_t index, uint32_t batch
     switch (op.kind) {
     case FT_OP_CONV2D: {
         ft_conv c = ft_plan_conv(&net->blob, &op);
-        ft_taps taps = ft_net_taps(net, op.param[0]);
+        ft_taps taps = ft_net_conv_taps(net, &op, &c, &buffer);
         const float *bias = weights_of(net, op.param[1]);
         if (!net->config.lean)
             ft_conv_forward(y, x, &taps, bias, &c, batch, buffer);
@@ -197,7 +209,7 @@ ft_status ft_net_read(ft_net *net, ft_pass pass, const ft_data *data, uint32_t f
     uint32_t classes = ft_shape_size(ft_blob_tensor(&net->blob, net->blob.output));
     for (uint32_t i = 0; i < batch; i++, x += size) {
         uint32_t index = shuffled ? ft_shuffle(first + i, data->count, key) : first + i;
-        if (data->read(data->ctx, index, x, &net->labels[i]) != 0 || net->labels[i] >= classes)
+        if (data->read(data->ctx, index, x, &net->labels[i]) != 0 || (net->labels[i] >= classes && net->config.loss != FT_LOSS_RECONSTRUCTION))
             return FT_ERR_DATA;
         if (!ft_num_all_finite(x, size))
             return FT_ERR_NONFINITE;
@@ -211,9 +223,15 @@ ft_status ft_net_loss(ft_net *net, ft_pass pass, uint32_t batch, ft_score_sum *s
     const float *logits = ft_net_output(net, pass);
     float *dlogits = trains(pass) ? ft_net_gradient(net, net->blob.output) : 0;
     for (uint32_t i = 0; i < batch; i++) {
-        uint32_t hit;
-        float loss = ft_loss_cross_entropy(dlogits ? dlogits + i * classes : 0, &hit, logits + i * classes,
-                                           net->labels[i], 1.0f / (float)batch, classes);
+        uint32_t hit, label = net->labels[i];
+        float loss, weight = 1.0f / (float)batch, *into = dlogits ? dlogits + i * classes : 0;
+        const float *y = logits + i * classes, *target = 0;
+        if (net->config.loss == FT_LOSS_RECONSTRUCTION)
+            target = ft_net_input(net, pass) + i * classes;
+        if (net->config.loss == FT_LOSS_CROSS_ENTROPY)
+            loss = ft_loss_cross_entropy(into, &hit, y, label, weight, classes);
+        else
+            loss = ft_loss_squared(into, &hit, y, target, label, weight, classes);
         if (!ft_num_finite(loss))
             return FT_ERR_NONFINITE;
         sum->loss_sum += (double)loss;

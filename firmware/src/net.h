@@ -36,6 +36,8 @@ float *ft_net_gradient(const ft_net *net, uint32_t tensor); /* NULL: the input, 
 
 /* An operator's parts, as the files in op/ take them. */
 ft_taps ft_net_taps(const ft_net *net, uint32_t param);
+/* The weights as a convolution applies them: standardised ones are made in *buffer, which then points behind them. */
+ft_taps ft_net_conv_taps(const ft_net *net, const ft_op *op, const ft_conv *c, float **buffer);
 ft_norm ft_net_norm(const ft_net *net, const ft_op *op);
 ft_pool ft_net_pool(const ft_net *net, const ft_op *op);
 float ft_net_limit(const ft_op *relu);

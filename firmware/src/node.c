@@ -132,6 +132,11 @@ uint32_t ft_layer_count(const ft_node *node)
 }
 
 uint32_t ft_value_count(const ft_node *node) { return node->net.value_count; }
+uint32_t ft_trained_count(const ft_node *node)
+{
+    return node->net.value_count - ft_plan_first_value(&node->net.layout);
+}
+
 uint32_t ft_stat_count(const ft_node *node) { return node->net.layout.stat_count; }
 uint32_t ft_abi_hash(const ft_node *node) { return node->net.blob.abi; }
 const ft_memory *ft_memory_of(const ft_node *node) { return &node->net.layout.memory; }
@@ -281,7 +286,8 @@ ft_status ft_score(ft_node *node, uint32_t layer, uint32_t k, uint32_t batches, 
     if (!node || !entries || !found || batches == 0)
         return FT_ERR_ARG;
     uint32_t param = ft_plan_layer_param(&node->net.blob, layer);
-    if (param == FT_NONE || ft_blob_param(&node->net.blob, param).storage == FT_STORAGE_DENSE)
+    if (param == FT_NONE || param < node->net.layout.first_param
+        || ft_blob_param(&node->net.blob, param).storage == FT_STORAGE_DENSE)
         return FT_ERR_ARG;
     if (k > node->net.config.topk_max)
         return FT_ERR_NOMEM;

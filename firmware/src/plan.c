@@ -108,6 +108,7 @@ typedef struct {
     const ft_config *config;
     ft_piece *pieces;
     uint32_t count, batch;
+    uint32_t first; /* operator that runs backward */
 } heap;
 
 static uint32_t add_piece(heap *h, uint32_t size, uint32_t begin, uint32_t end)
@@ -141,6 +142,8 @@ static void value_pieces(heap *h, ft_place *places, const uint32_t *until, bool 
         live_until(h, ID(op.out), i);
     }
     live_until(h, ID(blob->output), blob->ops);
+    if (h->config->loss == FT_LOSS_RECONSTRUCTION)
+        live_until(h, ID(blob->input), blob->ops);
     for (uint32_t t = 0; training && t < blob->tensors; t++)
         if (places[t].kept == FT_KEPT_WHOLE)
             live_until(h, ID(t), until[t]);
@@ -163,7 +166,7 @@ static void kept_pieces(heap *h, ft_place *places, ft_step *steps, const uint32_
         ft_op op = ft_blob_op(blob, i);
         uint32_t winners = h->batch * ft_shape_size(ft_blob_tensor(blob, op.out));
         steps[i].picks_at = FT_NOWHERE;
-        if (ft_keep_picks(h->config, &op))
+        if (i >= h->first && ft_keep_picks(h->config, &op))
             steps[i].picks_at = add_piece(h, winners / 4 + (winners % 4 != 0), i, 2u * blob->ops - i);
     }
 }
@@ -186,13 +189,14 @@ static void gradient_pieces(heap *h, ft_place *places, ft_step *steps)
     for (uint32_t t = 0; t < blob->tensors; t++)
         places[t].gradient_at = FT_NOWHERE;
     places[blob->output].gradient_at = add_tensor(h, blob->output, n);
-    for (uint32_t i = n; i-- > 0;) {
+    for (uint32_t i = n; i-- > h->first;) {
         ft_op op = ft_blob_op(blob, i);
         uint32_t now = 2 * n - i, from = places[op.out].gradient_at;
         bool passed_on = false;
         for (int k = 0; k < 2; k++) {
             steps[i].accumulate[k] = false;
-            if (op.in[k] == FT_NONE || op.in[k] == blob->input)
+            uint32_t writer = op.in[k] == FT_NONE ? FT_NONE : ft_plan_writer(blob, op.in[k]);
+            if (writer == FT_NONE || writer < h->first)
                 continue;
             uint32_t *to = &places[op.in[k]].gradient_at;
             if (*to != FT_NOWHERE) {
@@ -212,12 +216,40 @@ static void gradient_pieces(heap *h, ft_place *places, ft_step *steps)
     }
 }
 
+uint32_t ft_plan_first_value(const ft_layout *layout)
+{
+    return layout->first_op ? layout->slots[layout->first_param].start : 0;
+}
+
+/* Finds what the last layers begin with. false: parameters do not stand in the order of their operators, so that what is
+ * trained would not be the end of the values vector. */
+static bool cut(ft_layout *layout, const ft_blob *blob, uint32_t last_layers)
+{
+    uint32_t param = blob->params;
+    for (uint32_t left = last_layers; left && param-- > 0;)
+        left -= ft_blob_param(blob, param).role == FT_ROLE_WEIGHT;
+    if (!last_layers || param >= blob->params)
+        return true; /* it has no more layers than that */
+    layout->first_op = ft_plan_user(blob, param);
+    layout->first_param = param;
+    for (uint32_t p = 0; p < blob->params; p++)
+        if ((p < param) != (ft_plan_user(blob, p) < layout->first_op))
+            return false;
+    return true;
+}
+
 static uint32_t trained_values(const ft_layout *layout, const ft_op *op)
 {
     uint32_t values = 0;
     for (int k = 0; k < 2; k++)
         values += op->param[k] == FT_NONE ? 0 : layout->slots[op->param[k]].capacity;
     return values;
+}
+
+/* Floats of the weights that a convolution makes of its stored ones. */
+static uint32_t standardised(const ft_blob *blob, const ft_op *op)
+{
+    return op->eps > 0.0f ? ft_blob_param(blob, op->param[0]).live : 0;
 }
 
 static uint32_t forward_scratch(const ft_blob *blob, const ft_op *op, const ft_config *config, uint32_t batch)
@@ -227,7 +259,7 @@ static uint32_t forward_scratch(const ft_blob *blob, const ft_op *op, const ft_c
     if (op->kind != FT_OP_CONV2D)
         return 0;
     ft_conv c = ft_plan_conv(blob, op);
-    return config->lean ? ft_lean_forward_scratch(&c) : ft_conv_scratch(&c);
+    return standardised(blob, op) + (config->lean ? ft_lean_forward_scratch(&c) : ft_conv_scratch(&c));
 }
 
 /* What backward.c lays out in scratch: the operator's own, then what it reads again, then that one's temporaries. */
@@ -245,10 +277,10 @@ static uint32_t backward_scratch(const ft_blob *blob, const ft_op *op, const ft_
         ft_conv c = ft_plan_conv(blob, op);
         uint32_t quick = ft_conv_scratch(&c) + s.c * pixels + again;
         uint32_t lean = ft_lean_weight_scratch(&c) + ft_lean_channels(&c) * pixels + again;
-        if (op->in[0] != blob->input)
+        if (places[op->in[0]].gradient_at != FT_NOWHERE)
             lean = larger(lean, ft_lean_input_scratch(&c));
         bool scores = config->modes & FT_MODE_SCORE && ft_blob_param(blob, op->param[0]).storage != FT_STORAGE_DENSE;
-        return !config->lean ? quick : scores ? larger(quick, lean) : lean;
+        return standardised(blob, op) + (!config->lean ? quick : scores ? larger(quick, lean) : lean);
     }
     case FT_OP_LINEAR:
         return ft_linear_scratch(s.c, batch, accumulate) + (pixels ? batch * s.c : 0) + again;
@@ -270,7 +302,8 @@ static void scratch_pieces(heap *h, const ft_place *places, ft_step *steps)
     for (uint32_t i = 0; i < blob->ops; i++) {
         ft_op op = ft_blob_op(blob, i);
         uint32_t forward = forward_scratch(blob, &op, h->config, h->batch), now = 2u * blob->ops - i;
-        uint32_t backward = backward_scratch(blob, &op, h->config, places, steps[i].accumulate[0]);
+        uint32_t backward =
+            i < h->first ? 0 : backward_scratch(blob, &op, h->config, places, steps[i].accumulate[0]);
         steps[i].forward_scratch = forward ? add_piece(h, forward, i, i) : FT_NOWHERE;
         steps[i].backward_scratch = backward ? add_piece(h, backward, now, now) : FT_NOWHERE;
     }
@@ -284,7 +317,7 @@ static void settle(const ft_piece *pieces, uint32_t *id)
 
 static void place_forward(ft_layout *layout, const ft_blob *blob, const ft_config *config, ft_piece *pieces)
 {
-    heap h = {blob, config, pieces, 0, 1};
+    heap h = {blob, config, pieces, 0, 1, 0};
     value_pieces(&h, layout->places, 0, false);
     layout->forward_floats = ft_place_pieces(pieces, h.count);
     for (uint32_t t = 0; t < blob->tensors; t++)
@@ -294,11 +327,11 @@ static void place_forward(ft_layout *layout, const ft_blob *blob, const ft_confi
 /* Activations, then gradients of values if they live layer by layer, then scratch: what each kind adds to the total. */
 static void place_training(ft_layout *layout, const ft_blob *blob, const ft_config *config, ft_piece *pieces)
 {
-    heap h = {blob, config, pieces, 0, config->micro_batch};
+    heap h = {blob, config, pieces, 0, config->micro_batch, layout->first_op};
     uint32_t *until = (uint32_t *)(void *)(pieces + most_pieces(blob));
     ft_place *places = layout->places;
     ft_step *steps = layout->steps;
-    ft_keep_choose(blob, config, places, until);
+    ft_keep_choose(blob, config, layout->first_op, places, until);
     value_pieces(&h, places, until, true);
     kept_pieces(&h, places, steps, until);
     gradient_pieces(&h, places, steps);
@@ -306,7 +339,7 @@ static void place_training(ft_layout *layout, const ft_blob *blob, const ft_conf
     for (uint32_t i = 0; i < blob->ops; i++) {
         ft_op op = ft_blob_op(blob, i);
         uint32_t values = trained_values(layout, &op), now = 2u * blob->ops - i;
-        steps[i].gradients_at = config->layerwise && values ? add_piece(&h, values, now, now) : FT_NOWHERE;
+        steps[i].gradients_at = config->layerwise && values && i >= h.first ? add_piece(&h, values, now, now) : FT_NOWHERE;
     }
     layout->gradient_floats = ft_place_pieces(pieces, h.count);
     scratch_pieces(&h, places, steps);
@@ -376,7 +409,8 @@ static ft_status add_up(ft_layout *layout, const ft_blob *blob, const ft_config 
     uint64_t lasting, work[4], worst = 0, values = 4ull * layout->value_count, mb = config->micro_batch;
     uint64_t topk = layout->row_positions ? 4ull * layout->tile_floats + 2ull * layout->row_positions + 8ull * config->topk_max
                                           : 0;
-    uint64_t momentum = config->plain_sgd ? 0 : values, gradients = config->layerwise ? 0 : values;
+    uint64_t trained = values - 4ull * ft_plan_first_value(layout);
+    uint64_t momentum = config->plain_sgd ? 0 : trained, gradients = config->layerwise ? 0 : trained;
     /* what a placement takes without its last kinds may, by the luck of the order, be more than with them */
     uint32_t total = layout->train_floats, acts = smaller(layout->activation_floats, total);
     uint32_t by_layer = smaller(larger(layout->gradient_floats, acts), total) - acts;
@@ -417,7 +451,9 @@ ft_status ft_plan_layout(ft_layout *layout, const ft_blob *blob, const ft_config
 {
     if (config->micro_batch < 1 || config->micro_batch > 256 || config->modes < 1 || config->modes > FT_MODE_ALL
         || config->norm > FT_NORM_FROZEN || config->topk_max > 1u << 24 || config->keep > FT_KEEP_INT8 || config->lean > 1
-        || config->layerwise > 1 || config->plain_sgd > 1)
+        || config->layerwise > 1 || config->plain_sgd > 1 || config->loss > FT_LOSS_RECONSTRUCTION
+        || (config->loss == FT_LOSS_RECONSTRUCTION
+            && ft_shape_size(ft_blob_tensor(blob, blob->input)) != ft_shape_size(ft_blob_tensor(blob, blob->output))))
         return FT_ERR_ARG;
     uint64_t everything = 0;
     for (uint32_t t = 0; t < blob->tensors; t++)
@@ -432,6 +468,8 @@ ft_status ft_plan_layout(ft_layout *layout, const ft_blob *blob, const ft_config
     at += blob->params * sizeof(ft_slot);
     layout->steps = (ft_step *)(void *)at;
     at += blob->ops * sizeof(ft_step);
+    if (!cut(layout, blob, config->last_layers))
+        return FT_ERR_UNSUPPORTED;
     layout->label_bytes = (config->micro_batch + 1u) / 2 * 4;
     place_params(layout, blob, config);
     place_steps(layout, blob, config);

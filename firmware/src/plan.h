@@ -51,6 +51,7 @@ typedef struct {
     uint32_t train_floats;                           /* all that train_at and its like reach */
     uint32_t activation_floats, gradient_floats;     /* the same without gradients of values and scratch, without scratch */
     uint32_t scratch_one, scratch_batch;             /* of forward passes: floats, for one sample and for a micro-batch */
+    uint32_t first_op, first_param; /* what comes before is not trained (last_layers); both 0: all is */
     uint32_t value_count, stat_count, index_count, kept_count, label_bytes;
     uint32_t tile_floats, row_positions; /* score: gradient rows, positions of one row */
     ft_memory memory;
@@ -63,6 +64,7 @@ uint32_t ft_plan_bytes(const ft_blob *blob);       /* tables and what planning i
 ft_status ft_plan_layout(ft_layout *layout, const ft_blob *blob, const ft_config *config, void *tables,
                          uint32_t node_bytes);
 
+uint32_t ft_plan_first_value(const ft_layout *layout); /* the first of the values vector that is trained */
 ft_conv ft_plan_conv(const ft_blob *blob, const ft_op *op); /* the geometry of a conv2d */
 uint32_t ft_plan_layer_param(const ft_blob *blob, uint32_t layer); /* parameter of a layer number; FT_NONE if none */
 uint32_t ft_plan_user(const ft_blob *blob, uint32_t param);        /* the operator that owns a parameter */

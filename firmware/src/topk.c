@@ -2,6 +2,7 @@
 
 #include "backward.h"
 #include "num.h"
+#include "op/standard.h"
 
 /* a ranks below b: smaller magnitude, or the higher index of equals */
 static bool below(ft_topk_entry a, ft_topk_entry b)
@@ -73,6 +74,17 @@ static ft_status sum_rows(ft_net *net, const ft_data *data, uint32_t op, const u
     return FT_OK;
 }
 
+/* Row of a standardised weight: what turns its gradients into those of the stored weights, pruned ones too. */
+static ft_standard standard_of(const float *w, const uint16_t *live, uint32_t count, const float *row,
+                               const uint16_t *positions, float eps)
+{
+    ft_standard s = ft_standard_of(w, count, eps);
+    for (uint32_t i = 0, k = 0; k < count; i++)
+        if (live[k] == positions[i])
+            ft_standard_add(&s, w[k++], row[i]);
+    return s;
+}
+
 ft_status ft_topk_score(ft_net *net, const ft_data *data, uint32_t param, uint32_t k, uint32_t batches, uint32_t seed,
                         const ft_topk_entry **entries, uint32_t *found)
 {
@@ -100,13 +112,19 @@ ft_status ft_topk_score(ft_net *net, const ft_data *data, uint32_t param, uint32
         if (status != FT_OK)
             return status;
         for (uint32_t r = 0; r < rows; r++) {
-            const uint16_t *end = live + taps.counts[row + r];
+            uint32_t count = taps.counts[row + r];
+            const uint16_t *end = live + count;
+            ft_standard standard = standard_of(taps.values, live, op.eps > 0.0f ? count : 0, tile + r * row_len, positions, op.eps);
+            taps.values += count;
             for (uint32_t i = 0; i < row_len; i++) {
                 if (live < end && *live == positions[i]) { /* both lists have the order of the flat index */
                     live++;
                     continue;
                 }
-                ft_topk_entry entry = {(row + r) * row_len + i, tile[r * row_len + i] / (float)batches};
+                float g = tile[r * row_len + i];
+                if (op.eps > 0.0f)
+                    g = ft_standard_gradient(&standard, 0.0f, g);
+                ft_topk_entry entry = {(row + r) * row_len + i, g / (float)batches};
                 if (!ft_num_finite(entry.gradient))
                     return FT_ERR_NONFINITE;
                 n = offer(heap, n, k, entry);

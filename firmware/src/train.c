@@ -21,7 +21,8 @@ static void step(float *w, float *g, float *m, const ft_train_task *task, uint32
 /* Backward and step operator by operator: nothing that runs later reads an operator's values again. */
 static void step_by_layer(ft_net *net, uint32_t batch, float *momentum, const ft_train_task *task)
 {
-    for (uint32_t i = net->blob.ops; i-- > 0;) {
+    uint32_t start = ft_plan_first_value(&net->layout);
+    for (uint32_t i = net->blob.ops; i-- > net->layout.first_op;) {
         ft_op op = ft_blob_op(&net->blob, i);
         ft_gradients into = {0, 0};
         float *at = net->work + net->layout.steps[i].gradients_at;
@@ -37,7 +38,7 @@ static void step_by_layer(ft_net *net, uint32_t batch, float *momentum, const ft
             if (!g)
                 continue;
             const ft_slot *slot = &net->layout.slots[op.param[k]];
-            step(net->weights + slot->start, g, momentum ? momentum + slot->start : 0, task, slot->live);
+            step(net->weights + slot->start, g, momentum ? momentum + (slot->start - start) : 0, task, slot->live);
         }
     }
 }
@@ -56,7 +57,7 @@ static ft_status check_data(ft_net *net, const ft_data *data)
 ft_status ft_train_run(ft_net *net, const ft_data *data, const ft_train_task *task, ft_score_sum *result,
                        float *moments)
 {
-    uint32_t count = data->count, values = net->value_count;
+    uint32_t count = data->count, start = ft_plan_first_value(&net->layout), values = net->value_count - start;
     uint32_t batch = count < net->config.micro_batch ? count : net->config.micro_batch;
     bool by_layer = net->config.layerwise;
     float *gradients = ft_net_extra(net, FT_PASS_TRAIN), *momentum = by_layer ? gradients : gradients + values;
@@ -85,11 +86,11 @@ ft_status ft_train_run(ft_net *net, const ft_data *data, const ft_train_task *ta
                 continue;
             }
             ft_zero(gradients, values);
-            ft_backward_run(net, batch, gradients, 0);
-            step(net->weights, gradients, momentum, task, values);
+            ft_backward_run(net, batch, gradients, net->layout.first_op);
+            step(net->weights + start, gradients, momentum, task, values);
         }
     }
-    return ft_num_all_finite(net->weights, values) ? FT_OK : FT_ERR_NONFINITE;
+    return ft_num_all_finite(net->weights + start, values) ? FT_OK : FT_ERR_NONFINITE;
 }
 
 ft_status ft_train_gradient(ft_net *net, const ft_data *data, uint32_t first, uint32_t count, const float **gradients,
@@ -104,8 +105,8 @@ ft_status ft_train_gradient(ft_net *net, const ft_data *data, uint32_t first, ui
     status = ft_net_loss(net, FT_PASS_TRAIN, count, &sum);
     if (status != FT_OK)
         return status;
-    ft_zero(into, net->value_count);
-    ft_backward_run(net, count, into, 0);
+    ft_zero(into, net->value_count - ft_plan_first_value(&net->layout));
+    ft_backward_run(net, count, into, net->layout.first_op);
     *gradients = into;
     *loss_sum = sum.loss_sum;
     return FT_OK;

@@ -63,6 +63,9 @@ class TrainSettings(Section):
     keep: Literal["f32", "f16", "int8"] = Field(
         "f32", description="what training keeps of activations: as they are, or rounded to take less memory"
     )
+    last_layers: int = Field(
+        0, ge=0, le=1000, description="only the last so many layers train; what is before them stays; 0 = all"
+    )
     lean: bool = Field(False, description="convolutions row by row on a node: less memory, slower, the same bits")
 
 

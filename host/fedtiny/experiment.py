@@ -283,7 +283,7 @@ class Experiment:
         settings = self.config.pruning
         if settings.method == "fedavg":
             return FedAvg()
-        return FedTiny(**settings.model_dump(exclude={"method"}))
+        return FedTiny(**settings.model_dump(exclude={"method"}), last_layers=self.config.train.last_layers)
 
     def _settings(self) -> ServerSettings:
         train, run = self.config.train, self.config.run
@@ -298,6 +298,7 @@ class Experiment:
             micro_batch=train.micro_batch,
             keep=train.keep,
             lean=train.lean,
+            last_layers=train.last_layers,
             seed=self.config.seed,
             quorum=run.quorum,
             bn_refresh=run.bn_refresh,

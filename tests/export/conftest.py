@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from fedtiny_export import WSConv2d
+
 torch.set_num_threads(1)
 
 
@@ -106,6 +108,13 @@ def watch() -> nn.Module:
     )
 
 
+def standardised() -> nn.Module:
+    return nn.Sequential(
+        *(WSConv2d(2, 6, 3, padding=1), nn.GroupNorm(2, 6), nn.ReLU()),
+        *(WSConv2d(6, 6, 3, 2, groups=3, bias=False, eps=1e-3), nn.Flatten(), nn.Linear(6 * 4 * 3, 3)),
+    )
+
+
 def perceptron() -> nn.Module:
     return nn.Sequential(nn.Linear(7, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 3))
 
@@ -117,6 +126,7 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "group norms": (group_norms, (1, 19, 17)),
     "padded pools": (padded_pools, (3, 12, 9)),
     "watch": (watch, (6, 33)),
+    "standardised": (standardised, (2, 9, 8)),
     "perceptron": (perceptron, (7,)),
 }
 

@@ -9,7 +9,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedtiny_export import BlobError, UnsupportedModel, abi_hash, from_torch, read_blob, write_blob
+from fedtiny_export import (
+    BlobError,
+    OpKind,
+    PlanError,
+    UnsupportedModel,
+    abi_hash,
+    from_torch,
+    read_blob,
+    write_blob,
+)
+from fedtiny_export.core import NodeConfig, plan
+
+from .conftest import make_net
 
 
 def random_masks(graph, density, seed=0):
@@ -140,6 +152,22 @@ def test_other_versions_and_unknown_flags_are_refused_by_name(residual):
     data[4], data[6] = 1, 4
     with pytest.raises(BlobError, match="flags 0x0004"):
         read_blob(reseal(data))
+
+
+def test_a_reader_that_does_not_know_standardised_weights_is_told_to_refuse():
+    net = make_net("standardised")
+    model = from_torch(net.module, net.input_shape)
+    data = bytearray(write_blob(model.graph, model.arrays, {}))
+    assert struct.unpack_from("<H", data, 6) == (1,)
+    assert [op.eps for op in read_blob(bytes(data)).graph.ops if op.kind is OpKind.CONV2D] == [
+        pytest.approx(1e-5),
+        pytest.approx(1e-3),
+    ]
+    data[6] = 0
+    with pytest.raises(BlobError, match="standardises weights"):
+        read_blob(reseal(data))
+    with pytest.raises(PlanError, match="damaged"):
+        plan(bytes(data), NodeConfig())
 
 
 def test_numbers_that_are_not_finite_are_neither_written_nor_read(residual):

@@ -14,6 +14,7 @@ from fedtiny_export.core import CoreNode, NodeConfig
 from fedtiny_export.graph import F32, Bits
 from fedtiny_export.model import Model
 from fedtiny_export.torch_in import from_torch
+from fedtiny_export.ws_conv import WSConv2d
 
 ALL_MODES = ("infer", "measure", "train", "score")
 
@@ -128,6 +129,22 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "separable": lambda: _separable(lambda channels: nn.BatchNorm2d(channels, eps=0.1)),
     "separable with group norm": lambda: _separable(lambda channels: nn.GroupNorm(2, channels)),
     "strided residual with group norm": Tiny,
+    "standardised": lambda: _conv(
+        *(WSConv2d(2, 6, 3, padding=1), nn.GroupNorm(2, 6), nn.ReLU()),
+        *(WSConv2d(6, 8, 3, 2, 1, bias=False), nn.GroupNorm(4, 8), nn.ReLU()),
+        *(WSConv2d(8, 6, 1, eps=1e-3), nn.GroupNorm(1, 6)),
+        features=6 * 6 * 5,
+    ),
+    # eps: a depthwise channel may keep one weight or none, and a variance of nothing is then divided by
+    "standardised depthwise and grouped": lambda: _conv(
+        *(nn.Conv2d(2, 4, 1), WSConv2d(4, 4, 3, 1, 1, groups=4, eps=0.1), nn.GroupNorm(2, 4), nn.ReLU()),
+        WSConv2d(4, 6, 3, groups=2, eps=0.1),
+        features=6 * 9 * 7,
+    ),
+    "autoencoder": lambda: nn.Sequential(
+        *(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1), nn.Flatten()),
+    ),
     "residual": Residual,
     "doubled add": DoubledAdd,
 }

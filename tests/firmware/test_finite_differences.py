@@ -55,6 +55,19 @@ def test_each_gradient_is_the_slope_of_the_loss(name: str, density: float, norm:
     assert {parameter: error for parameter, error in best.items() if error > TOLERANCE} == {}
 
 
+@pytest.mark.parametrize("loss", ["mse", "reconstruction"])
+@pytest.mark.parametrize("density", [1.0, 0.3])
+def test_each_gradient_is_the_slope_of_a_squared_error(density: float, loss: str) -> None:
+    _, model = make("autoencoder")
+    masks = random_masks(model, density) if density < 1 else {}
+    node = node_of(model, masks, micro_batch=BATCH, loss=loss)
+    values, best = node.values(), dict[str, float]()
+    for seed in range(4):
+        for parameter, error in errors_at(node, model, masks, values, seed).items():
+            best[parameter] = min(best.get(parameter, np.inf), error)
+    assert {parameter: error for parameter, error in best.items() if error > TOLERANCE} == {}
+
+
 def errors_at(node: CoreNode, model: Model, masks: dict[str, Bits], values: F32, seed: int) -> dict[str, float]:
     """The larger error of two directions, each at its best step, relative to the gradient: by parameter."""
     node.set_values(values)

@@ -55,7 +55,11 @@ def test_two_hundred_thousand_bad_inputs_break_nothing(tmp_path: Path) -> None:
     [
         ("blob.c", "|| !inside(blob, p.values_at, p.live, 4)", ""),
         ("node.c", "if (!ft_mask_check(mask, &live))", "if (!ft_mask_check(mask, &live) && 0)"),
-        ("train.c", "return ft_num_all_finite(net->weights, values) ? FT_OK : FT_ERR_NONFINITE;", "return FT_OK;"),
+        (
+            "train.c",
+            "return ft_num_all_finite(net->weights + start, values) ? FT_OK : FT_ERR_NONFINITE;",
+            "return FT_OK;",
+        ),
     ],
 )
 def test_the_fuzzer_finds_a_check_that_is_taken_away(file: str, check: str, without: str, tmp_path: Path) -> None:

@@ -9,19 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from fedtiny.models import build
+from fedtiny.models import NAMES, build
 from fedtiny_export.blob import write_blob
 from fedtiny_export.core import CoreNode, NodeConfig, _library, plan
 from fedtiny_export.model import Model
 from fedtiny_export.torch_in import from_torch
 
-from .nets import ALL_MODES, random_masks
+from .nets import ALL_MODES, INPUT, make, random_masks
 
 MODELS = {
     "residual with batch norm": ("resnet-mini", (1, 28, 28), "batch"),
     "residual with group norm": ("resnet-mini", (1, 28, 28), "group"),
     "windows of sensors": ("watch-net", (9, 1, 100), "batch"),
     "no norm": ("lenet-mini", (1, 28, 28), "batch"),
+    "standardised weights": ("standardised", INPUT, "group"),
     "depthwise separable": ("ds-cnn-mini", (1, 49, 10), "batch"),
 }
 SAMPLES, TOPK = 8, 20
@@ -40,7 +41,8 @@ def models() -> dict[str, Model]:
     for name, (kind, shape, norm) in MODELS.items():
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            made[name] = from_torch(build(kind, input_shape=shape, classes=6, norm=norm), shape)
+            net = build(kind, input_shape=shape, classes=6, norm=norm) if kind in NAMES else make(kind)[0]
+            made[name] = from_torch(net, shape)
     return made
 
 

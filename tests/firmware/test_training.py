@@ -58,9 +58,10 @@ def train_in_torch(
             optimiser.step()
 
 
+@pytest.mark.parametrize("net", ["residual", "standardised"])
 @pytest.mark.parametrize("density", [1.0, 0.3])
-def test_a_hundred_steps_of_a_whole_net_equal_torch(density: float) -> None:
-    module, model = make("residual")
+def test_a_hundred_steps_of_a_whole_net_equal_torch(net: str, density: float) -> None:
+    module, model = make(net)
     masks = random_masks(model, density) if density < 1 else {}
     apply_masks(module, masks)
     x, y = random_samples(42, model.graph.classes)
@@ -249,7 +250,16 @@ def dense_gradient(module: nn.Module, x: F32, y: torch.Tensor, batches: int, bat
 
 @pytest.mark.parametrize("tile", [0, 300, 100_000])
 @pytest.mark.parametrize(
-    ("net", "layer"), [("residual", 1), ("residual", 3), ("linear", 1), ("grouped", 1), ("conv 3x3 stride 2", 1)]
+    ("net", "layer"),
+    [
+        ("residual", 1),
+        ("residual", 3),
+        ("linear", 1),
+        ("grouped", 1),
+        ("conv 3x3 stride 2", 1),
+        ("standardised", 1),
+        ("standardised depthwise and grouped", 1),
+    ],
 )
 def test_score_finds_autograds_largest_gradients_of_pruned_weights(net: str, layer: int, tile: int) -> None:
     module, model = make(net)

@@ -74,8 +74,8 @@ static void measure(const char *file, uint32_t repeats)
     uint32_t used = (length + 7u) / 8 * 8;
     float *logits = (float *)(void *)(memory + used);
     used += 4096;
-    ft_config config = {(uint16_t)h->micro_batch, (uint8_t)h->modes, (uint8_t)h->norm, 0, 0,
-                        h->keep,                  h->lean,           h->layerwise,     h->plain_sgd};
+    ft_config config = {.micro_batch = (uint16_t)h->micro_batch, .modes = (uint8_t)h->modes, .norm = (uint8_t)h->norm,
+                        .keep = h->keep, .lean = h->lean, .layerwise = h->layerwise, .plain_sgd = h->plain_sgd};
     ft_data data = {h, read_sample, h->micro_batch, 0};
     ft_node *node;
     check("load", ft_load(memory + used, capacity - used, blob, h->blob_bytes, &config, &node));

@@ -261,7 +261,15 @@ class Server:
         self._arrays |= unpack_values(self._graph, values, self.masks)
         if self._graph.batchnorms:
             stats = aggregate.combine_moments(self._graph, [u.moments for u in updates], [u.seen for u in updates])
-            self._arrays |= unpack_stats(self._graph, stats)
+            self._arrays |= {
+                name: array
+                for name, array in unpack_stats(self._graph, stats).items()
+                if name not in self._graph.constants(self._settings.last_layers)
+            }
+
+    @property
+    def _trains_with_stored_statistics(self) -> bool:
+        return self._settings.norm is Norm.FROZEN or self._settings.last_layers > 0
 
     def _adjust(self, number: int, request: Request, answers: Sequence[TopK]) -> Adjustment:
         """Module 2: the block's layers exchange weights; what grows starts at 0."""
@@ -364,12 +372,13 @@ class Server:
                 keep=settings.keep,
                 lean=settings.lean,
                 plain_sgd=settings.momentum == 0,
+                last_layers=settings.last_layers,
             )
 
         return Offer(
             load=load,
             values=lambda: pack_values(self._graph, self._arrays, self.masks),
-            stats=(lambda: pack_stats(self._graph, self._arrays)) if settings.norm is Norm.FROZEN else None,
+            stats=(lambda: pack_stats(self._graph, self._arrays)) if self._trains_with_stored_statistics else None,
         )
 
     def _install(self, masks: Masks) -> None:

@@ -33,6 +33,7 @@ class ServerSettings:
     score_tile_bytes: int = 16384
     keep: Keep = "f32"
     lean: bool = False
+    last_layers: int = 0
 
     def lr_at(self, round_number: int) -> float:
         """Learning rate of a round (first: 1)."""

@@ -19,6 +19,7 @@ from fedtiny_export.masks import EncodedMask
 F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
 Keep = Literal["f32", "f16", "int8"]
+Loss = Literal["cross_entropy", "mse", "reconstruction"]
 
 
 class Subset(IntEnum):
@@ -57,6 +58,9 @@ class Load:
     """A whole model; replaces what the node had, its own values and masks ready for work. -> Loaded.
 
     `keep`, `lean` and `plain_sgd` (training without momentum) are the core's knobs of memory; only `keep` rounds.
+    `last_layers`: only these train (0: all), and batch norms before them use the stored statistics while training.
+    `loss`, of training, scoring and evaluation: cross-entropy, the mean squared error from the one-hot label, or that
+    from the sample itself.
     """
 
     blob: bytes
@@ -67,6 +71,8 @@ class Load:
     keep: Keep = "f32"
     lean: bool = False
     plain_sgd: bool = False
+    last_layers: int = 0
+    loss: Loss = "cross_entropy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +176,7 @@ class Moments:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Per candidate: loss *sums* in nats (C,) and hits (C,), over `samples` samples."""
+    """Per candidate: loss *sums* (C,) and hits (C,), over `samples` samples."""
 
     loss_sum: NDArray[np.float64]
     correct: NDArray[np.int64]

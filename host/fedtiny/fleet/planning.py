@@ -13,6 +13,9 @@ from fedtiny_export.errors import PlanError
 MICRO_BATCH_LEAST = 4  # batch norms over fewer samples do not train
 
 
+LAST_LAYERS = 2  # what a refusal offers to train alone
+
+
 def node_config(task: Load) -> NodeConfig:
     """The core's settings; scoring is planned for only where top-K gradients will be asked for."""
     return NodeConfig(
@@ -25,6 +28,8 @@ def node_config(task: Load) -> NodeConfig:
         lean=task.lean,
         layerwise=True,  # no task asks for a gradient, and the steps are the same
         plain_sgd=task.plain_sgd,
+        last_layers=task.last_layers,
+        loss=task.loss,
     )
 
 
@@ -76,6 +81,7 @@ def _ways(task: Load) -> list[tuple[str, dict[str, Any]]]:
         ("train.keep=int8", {"keep": "int8"}),
         ("train.momentum=0", {"plain_sgd": True}),
         (f"train.micro_batch={batch}", {"micro_batch": batch}),
+        (f"train.last_layers={LAST_LAYERS}", {"last_layers": LAST_LAYERS}),
     ]
     new = [(words, knobs) for words, knobs in steps if any(getattr(task, k) != v for k, v in knobs.items())]
     new = [way for way in new if not (task.keep == "int8" and way[0] == "train.keep=f16")]

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fedtiny.federation.tasks import (
     Describe,
@@ -44,7 +43,7 @@ from fedtiny_export.blob import read_blob
 from fedtiny_export.errors import FedtinyError, FleetError
 from fedtiny_export.graph import F32, Graph
 from fedtiny_export.masks import decode_mask
-from fedtiny_export.reference import GraphModule
+from fedtiny_export.reference import GraphModule, sample_losses
 from fedtiny_export.reference import Moments as BatchMoments
 from fedtiny_export.values import pack_stats, pack_values, unpack_stats
 
@@ -93,7 +92,10 @@ class _Loaded:
         blob = read_blob(task.blob)
         self.graph: Graph = blob.graph
         self.micro_batch = task.micro_batch
-        self.module = GraphModule(blob.graph, blob.arrays, norm=task.norm.value).to(device)
+        self.loss = task.loss
+        self.module = GraphModule(blob.graph, blob.arrays, norm=task.norm.value, last_layers=task.last_layers).to(
+            device
+        )
         self.params = [self.module.param(self.graph.params[i].name) for i in self.graph.trained]
         self.flat = torch.from_numpy(pack_values(blob.graph, blob.arrays, {})).to(device)
         self.spans: dict[int, slice] = {}
@@ -105,6 +107,7 @@ class _Loaded:
             if index in numbers:
                 self.spans[numbers[index]] = slice(at, at + param.numel())
             at += param.numel()
+        self.constants = sum(param.numel() for param in self.params if not param.requires_grad)
         self.capacity: dict[int, int] = {}
         for layer, name in enumerate(self.graph.layer_names):
             if name in blob.masks:
@@ -131,8 +134,8 @@ class _Loaded:
 
     def gradient(self, loss: Tensor) -> Tensor:
         """Dense gradient in the order of the values vector."""
-        grads = torch.autograd.grad(loss, self.params)
-        return torch.cat([g.reshape(-1) for g in grads])
+        grads = iter(torch.autograd.grad(loss, [p for p in self.params if p.requires_grad]))
+        return torch.cat([(next(grads) if p.requires_grad else torch.zeros_like(p)).reshape(-1) for p in self.params])
 
 
 class _Node:
@@ -274,8 +277,9 @@ class _Node:
                         model.set_stats(task.stats[c])
                     for batch, labels in _evaluation_batches(x, y):
                         logits = model.forward(batch, training=False)
-                        losses[c] += float(F.cross_entropy(logits.double(), labels, reduction="sum"))
-                        hits[c] += int((logits.argmax(1) == labels).sum())
+                        each, hit = sample_losses(model.loss, logits.double(), batch, labels)
+                        losses[c] += float(each.sum())
+                        hits[c] += int(hit.sum())
                 finally:
                     model.set_stats(model.stats)
         return Evaluation(loss_sum=losses, correct=hits, samples=len(x))
@@ -304,15 +308,17 @@ class _Node:
                     total.add(moments)
                 else:
                     logits = model.module(self._x[batch])
-                loss = F.cross_entropy(logits, labels)
+                losses, hit = sample_losses(model.loss, logits, self._x[batch], labels)
+                loss = losses.mean()
                 grad = model.gradient(loss).add_(model.flat, alpha=task.weight_decay)
+                grad[: model.constants] = 0.0
                 if model.masked:
                     grad.mul_(model.live)
                 momentum.mul_(task.momentum).add_(grad)
                 model.flat.sub_(momentum, alpha=task.lr)
                 if last:
                     loss_sum += loss.detach() * len(batch)
-                    hits += (logits.argmax(1) == labels).sum()
+                    hits += hit.sum()
                     seen += len(batch)
         return Update(
             values=model.values(),
@@ -331,13 +337,16 @@ class _Node:
         gradient = torch.zeros_like(model.flat)
         for batch in batches:
             logits = model.module(self._x[batch])
-            gradient += model.gradient(F.cross_entropy(logits, self._y[batch]))
+            losses, _ = sample_losses(model.loss, logits, self._x[batch], self._y[batch])
+            gradient += model.gradient(losses.mean())
         gradient /= len(batches)
         indices, gradients = {}, {}
         for layer, k in task.k.items():
             if layer not in model.capacity:
                 raise ValueError(f"layer {layer} is dense: it has no pruned weights to score")
             span = model.spans[layer]
+            if span.start < model.constants:
+                raise ValueError(f"layer {layer} does not train: it has no gradients to score")
             g = gradient[span].cpu().numpy()
             dead = np.flatnonzero(model.live[span].cpu().numpy() == 0)
             top = np.sort(dead[np.argsort(-np.abs(g[dead]), kind="stable")[:k]])

@@ -22,6 +22,7 @@ class FedTiny:
 
     `pool_size` 0: the published 0.1 / density, at least 2. `selection` off: the plain magnitude mask of the allocation.
     `progressive` off: the masks of the start stay. Adjusting rounds are every `delta_rounds` up to `stop_round`.
+    `last_layers`: only these train, so only their masks are adjusted; 0: all.
     """
 
     density: float
@@ -34,6 +35,7 @@ class FedTiny:
     stop_round: int = 100
     granularity: Granularity = "block"
     score_batches: int = 4
+    last_layers: int = 0
     name: str = "fedtiny"
 
     def __post_init__(self) -> None:
@@ -60,7 +62,9 @@ class FedTiny:
         return exchanged(live, self.delta_rounds, self.stop_round)
 
     def request(self, graph: Graph, masks: Masks, *, round_number: int, adjustments: int) -> Request | None:
-        walk = blocks(graph, masks, self.granularity)
+        constants = graph.constants(self.last_layers)
+        trained = {layer: mask for layer, mask in masks.items() if graph.layer_names[layer] not in constants}
+        walk = blocks(graph, trained, self.granularity)
         if not self.progressive or not walk or round_number > self.stop_round or round_number % self.delta_rounds:
             return None
         block, layers = walk[adjustments % len(walk)]

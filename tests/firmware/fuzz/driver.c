@@ -51,7 +51,7 @@ static uint32_t interesting(void)
 /* Where a change hits: the header and tables in half of the cases, as the rest is mostly values. */
 static size_t place(const input *in)
 {
-    size_t head = 12u + in->bytes[11] + 64u + 512u;
+    size_t head = 14u + in->bytes[13] + 64u + 512u;
     return draw((uint32_t)(draw(2) && head < in->size ? head : in->size));
 }
 
@@ -103,7 +103,7 @@ static void mutate(input *in, const input *other)
         break;
     default: /* another script */
         for (n = 1 + draw(8); n--;) {
-            from = 12u + draw(in->bytes[11] + 1u);
+            from = 14u + draw(in->bytes[13] + 1u);
             if (from < in->size)
                 in->bytes[from] = (uint8_t)draw(256);
         }
@@ -116,7 +116,7 @@ static void make(input *in, const input *seeds, int count)
     in->size = seed->size;
     memcpy(in->bytes, seed->bytes, seed->size);
     if (draw(64) == 0) { /* bytes of any kind behind the header's first four */
-        for (size_t i = 12u + in->bytes[11] + 4u; i < in->size; i++)
+        for (size_t i = 14u + in->bytes[13] + 4u; i < in->size; i++)
             in->bytes[i] = (uint8_t)draw(256);
         return;
     }

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fedtiny_export.blob import write_blob
 from fedtiny_export.torch_in import from_torch
+from fedtiny_export.ws_conv import WSConv2d
 
 from ..nets import random_masks
 
@@ -45,6 +46,10 @@ NETS: dict[str, nn.Module] = {
         nn.Conv2d(2, 3, 1), nn.MaxPool2d(2, 1, 1), nn.AvgPool2d(2, 2, count_include_pad=False), nn.Flatten(),
         nn.Linear(12, 2), nn.ReLU(), nn.Linear(2, 2),
     ),
+    "standardised": nn.Sequential(
+        WSConv2d(2, 4, 2), nn.ReLU(), WSConv2d(4, 4, 3, 1, 1, groups=2), nn.Flatten(), nn.Linear(24, 2)
+    ),
+    "autoencoder": nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 2, 1), nn.Flatten()),
     "residual": Residual(),
 }  # fmt: skip
 
@@ -73,19 +78,21 @@ SCRIPTS = {
 }  # fmt: skip
 
 
-# density, how activations are kept, and lean | layerwise << 1 | plain SGD << 2
-SETTINGS = ((0.5, 0, 0), (0.7, 2, 3), (1.0, 1, 5))
+RECONSTRUCTION = 2
+# density, how activations are kept, lean | layerwise << 1 | plain SGD << 2, and the loss
+SETTINGS = ((0.5, 0, 0, 0), (0.7, 2, 3, 1), (1.0, 1, 5, 0))
 
 
 def write_seeds(folder: Path) -> list[Path]:
     written = []
     for name, module in NETS.items():
         model = from_torch(module, SHAPE)
-        for (density, keep, knobs), (what, calls) in zip(SETTINGS, SCRIPTS.items(), strict=True):
+        for (density, keep, knobs, loss), (what, calls) in zip(SETTINGS, SCRIPTS.items(), strict=True):
             masks = random_masks(model, density) if density < 1 else {}
             arrays = {key: array * masks.get(key, np.True_) for key, array in model.arrays.items()}
             blob = write_blob(model.graph, arrays, masks, names=False)
-            head = struct.pack("<BHBBHHBBB", 0, 2, 15, int(what == "mask"), 9, 64, keep, knobs, len(calls))
+            loss = RECONSTRUCTION if name == "autoencoder" else loss
+            head = struct.pack("<BHBBHHBBBBB", 0, 2, 15, int(what == "mask"), 9, 64, keep, knobs, loss, 0, len(calls))
             path = folder / f"{name}-{what}.bin"
             path.write_bytes(head + calls + blob)
             written.append(path)

@@ -3,8 +3,8 @@
  * sees one byte too many. What a status promises (fedtiny.h) is checked too, by abort().
  *
  *   0      flags: bit 0 leaves the checksums as they are
- *   1..10  micro-batch (2), modes, norm, topk_max (2), tile bytes (2), keep, other knobs
- *   11     bytes of script, that many bytes, then the blob
+ *   1..12  micro-batch (2), modes, norm, topk_max (2), tile bytes (2), keep, other knobs, loss, layers that train
+ *   13     bytes of script, that many bytes, then the blob
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -15,7 +15,7 @@
 #include "fedtiny.h"
 #include "target.h"
 
-enum { CONFIG = 11, RUNNABLE_BYTES = 1 << 16, LOADABLE_BYTES = 1 << 22 };
+enum { CONFIG = 13, RUNNABLE_BYTES = 1 << 16, LOADABLE_BYTES = 1 << 22 };
 
 #define PROMISE(what) ((what) ? (void)0 : broken(#what, __LINE__))
 
@@ -112,7 +112,11 @@ static void same_values(const harness *h, const float *before)
     free(now);
 }
 
-static bool data_is_bad(const harness *h, uint32_t seen) { return h->source.badness & 7 && h->source.at < seen; }
+static bool data_is_bad(const harness *h, uint32_t seen)
+{
+    uint32_t bad = h->config.loss == FT_LOSS_RECONSTRUCTION ? 5 : 7; /* then labels are not read */
+    return h->source.badness & bad && h->source.at < seen;
+}
 
 static void call_set_values(harness *h, script *s)
 {
@@ -268,7 +272,7 @@ static void call_gradient(harness *h, script *s)
     PROMISE((status == FT_ERR_ARG) == !fits);
     PROMISE(status != FT_OK || !h->config.layerwise);
     if (status == FT_OK)
-        for (uint32_t i = 0; i < ft_value_count(h->node); i++)
+        for (uint32_t i = 0; i < ft_trained_count(h->node); i++)
             (void)*(const volatile float *)&gradients[i];
 }
 
@@ -344,8 +348,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < CONFIG + 1)
         return 0;
-    ft_config config = {u16(data + 1), data[3],     data[4],          u16(data + 5),          u16(data + 7),
-                        data[9],       data[10] & 1, data[10] >> 1 & 1, data[10] >> 2};
+    ft_config config = {.micro_batch = u16(data + 1), .modes = data[3], .norm = data[4], .topk_max = u16(data + 5),
+                        .score_tile_bytes = u16(data + 7), .keep = data[9], .lean = data[10] & 1,
+                        .layerwise = data[10] >> 1 & 1, .plain_sgd = data[10] >> 2, .loss = data[11], .last_layers = data[12]};
     script s = {data + CONFIG + 1, data + CONFIG + 1 + data[CONFIG]};
     if (s.end > data + size)
         s.end = data + size;
