@@ -2,10 +2,10 @@
 
     .venv/bin/python scripts/knobs_table.py --cifar10 cifar10.npz --fashion fashion.npz
 
-Each file holds x_train (n, H, W[, 3]) and y_train, x_test, y_test, bytes 0..255. One node of the C core trains alone, batch 1,
-group norm, 10 % of every layer's weights but the first's alive, drawn evenly. Each way of training gets its own learning rate,
-chosen on a fifth of the training images held out and one seed; then every seed is trained on all of them and tested. The
-figures go to docs/knobs.json, and as Markdown to docs/knobs.md. Rows that the file already has are not trained again.
+Each file holds x_train (n, H, W[, 3]), y_train, x_test and y_test, bytes 0..255. One node of the C core trains alone,
+batch 1, group norm, 10 % of every layer's weights but the first's alive, drawn evenly. Each way of training gets its
+own learning rate, chosen on a fifth of the training images held out and one seed; then every seed is trained on all of
+them and tested. The figures go to docs/knobs.json; rows that the file already has are not trained again.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ def _parts(net: Net) -> Iterator[tuple[int, tuple[str, str]]]:
     yield net.test, ("x_test", "y_test")
 
 
-def row(net: Net, path: Path, keep: str, momentum: float, seeds: list[int], pool: ProcessPoolExecutor) -> dict[str, Any]:
+def row(
+    net: Net, path: Path, keep: str, momentum: float, seeds: list[int], pool: ProcessPoolExecutor
+) -> dict[str, Any]:
     def trained(lr: float, seed: int, *, tune: bool) -> Job:
         return Job(net=net, path=path, keep=keep, momentum=momentum, lr=lr, seed=seed, tune=tune)
 
@@ -122,9 +124,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for r in rows:
-        same = next(
-            o for o in rows if (o["model"], o["keep"], o["momentum"]) == (r["model"], "f32", r["momentum"])
-        )
+        same = next(o for o in rows if (o["model"], o["keep"], o["momentum"]) == (r["model"], "f32", r["momentum"]))
         gains = [100 * (a - b) for a, b in zip(r["accuracy"], same["accuracy"], strict=True)]
         spread = 100 * statistics.stdev(r["accuracy"])
         paired = "" if r is same else f"{statistics.mean(gains):+.1f} ± {statistics.stdev(gains):.1f}"
