@@ -1,4 +1,4 @@
-"""What the memory knobs cost in accuracy: trains the two nets of the benchmark's RAM rows with each, writes the figures.
+"""What the memory knobs cost in accuracy: trains the nets of the benchmark's RAM rows with each, writes the figures.
 
     .venv/bin/python scripts/knobs_table.py --cifar10 cifar10.npz --fashion fashion.npz
 
