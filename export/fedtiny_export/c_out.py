@@ -57,7 +57,7 @@ static const union {{
 ft_status {name}_init(void *arena, size_t arena_bytes, ft_node **node)
 {{
     const ft_config config = {{.micro_batch = 1, .modes = FT_MODE_INFER, .norm = FT_NORM_FROZEN}};
-    return ft_load(arena, arena_bytes, blob.bytes, sizeof blob.bytes, &config, node);
+    return ft_load(arena, arena_bytes, blob.bytes, sizeof blob.bytes, &config, node, 0);
 }}
 
 ft_status {name}_infer(ft_node *node, const float *x, float *logits)

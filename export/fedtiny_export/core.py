@@ -95,7 +95,7 @@ def _library() -> ct.CDLL:
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "ft_plan": (ct.c_int, [ptr, size, ct.POINTER(_Config), ptr, size, ct.POINTER(_Memory)]),
         "ft_plan_scratch": (size, [ptr, size]),
-        "ft_load": (ct.c_int, [ptr, size, ptr, size, ct.POINTER(_Config), ct.POINTER(ptr)]),
+        "ft_load": (ct.c_int, [ptr, size, ptr, size, ct.POINTER(_Config), ct.POINTER(ptr), ct.POINTER(u32)]),
         "ft_samples_use": (ct.c_int, [ptr, ct.POINTER(_Samples), u32, u32]),
         **{f"ft_{what}": (u32, [ptr]) for what in ("input_size", "class_count", "layer_count", "value_count")},
         "ft_stat_count": (u32, [ptr]),
@@ -235,7 +235,8 @@ class CoreNode:
             raise CoreError(f"an arena of {self._arena.nbytes} bytes: give the {self.memory.peak} that plan() names")
         self._samples: tuple[object, ...] = ()
         node = ct.c_void_p()
-        status = self._lib.ft_load(_address(self._arena), self.memory.peak, blob, len(blob), config._struct(), node)
+        peak = self.memory.peak
+        status = self._lib.ft_load(_address(self._arena), peak, blob, len(blob), config._struct(), node, None)
         _check(status, "loading a model")
         self._node = node
 

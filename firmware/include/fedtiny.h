@@ -23,7 +23,7 @@ typedef enum {
     FT_ERR_BLOB = 1,        /* the blob is damaged or breaks a rule of BLOB.md */
     FT_ERR_VERSION = 2,     /* the blob has another version or an unknown incompat flag */
     FT_ERR_UNSUPPORTED = 3, /* a well-formed blob asks for what this core lacks */
-    FT_ERR_NOMEM = 4,       /* the arena is too small: ft_plan says how many bytes it takes */
+    FT_ERR_NOMEM = 4,       /* the arena is too small: ft_load says how many bytes it takes */
     FT_ERR_STATE = 5,       /* the call does not fit the node's state, e.g. training before values came */
     FT_ERR_ARG = 6,         /* an argument is out of range */
     FT_ERR_NONFINITE = 7,   /* NaN or infinity in data, weights or loss */
@@ -88,9 +88,10 @@ ft_status ft_plan(const uint8_t *blob, size_t blob_bytes, const ft_config *confi
 size_t ft_plan_scratch(const uint8_t *blob, size_t blob_bytes); /* 0 when the blob's header is invalid */
 
 /* Builds a node in the arena (8-byte aligned). The blob is read in place and must outlive the node; values and masks are
- * copied. The node is ready to work with the blob's own values. */
+ * copied. The node is ready to work with the blob's own values. On FT_ERR_NOMEM *needed (may be NULL) is the bytes that the
+ * arena must have: the plan's peak or, where not even the planner's tables fit, what those take, which may not be all. */
 ft_status ft_load(void *arena, size_t arena_bytes, const uint8_t *blob, size_t blob_bytes, const ft_config *config,
-                  ft_node **out);
+                  ft_node **out, uint32_t *needed);
 ft_status ft_set_data(ft_node *node, const ft_data *data); /* copies the struct */
 
 uint32_t ft_input_size(const ft_node *node);   /* floats of one sample */

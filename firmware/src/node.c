@@ -65,28 +65,35 @@ static void copy_values(ft_net *net)
     }
 }
 
+static ft_status enough(size_t arena_bytes, uint32_t needed, uint32_t *out)
+{
+    if (out)
+        *out = needed;
+    return arena_bytes < needed ? FT_ERR_NOMEM : FT_OK;
+}
+
 ft_status ft_load(void *arena, size_t arena_bytes, const uint8_t *bytes, size_t size, const ft_config *config,
-                  ft_node **out)
+                  ft_node **out, uint32_t *needed)
 {
     if (!arena || (uintptr_t)arena % ALIGN || !config || !out)
         return FT_ERR_ARG;
     *out = 0;
-    if (arena_bytes < node_bytes())
-        return FT_ERR_NOMEM;
+    ft_status status = enough(arena_bytes, node_bytes(), needed);
+    if (status != FT_OK)
+        return status;
     struct ft_node *node = arena;
     ft_net *net = &node->net;
     memset(node, 0, sizeof *node);
-    ft_status status = ft_blob_open(&net->blob, bytes, size);
-    if (status != FT_OK)
-        return status;
+    status = ft_blob_open(&net->blob, bytes, size);
+    if (status == FT_OK)
+        status = enough(arena_bytes, node_bytes() + ft_plan_bytes(&net->blob), needed);
     uint8_t *at = (uint8_t *)arena + node_bytes();
-    if (arena_bytes < node_bytes() + (size_t)ft_plan_bytes(&net->blob))
-        return FT_ERR_NOMEM;
-    status = ft_plan_layout(&net->layout, &net->blob, config, at, node_bytes());
+    if (status == FT_OK)
+        status = ft_plan_layout(&net->layout, &net->blob, config, at, node_bytes());
+    if (status == FT_OK)
+        status = enough(arena_bytes, net->layout.memory.peak, needed);
     if (status != FT_OK)
         return status;
-    if (arena_bytes < net->layout.memory.peak)
-        return FT_ERR_NOMEM;
     net->config = *config;
     at += ft_plan_table_bytes(&net->blob);
     net->weights = (float *)(void *)at;

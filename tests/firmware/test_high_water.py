@@ -70,7 +70,7 @@ def high_water(blob: bytes, config: NodeConfig, mode: str, model: Model, pattern
     arena = np.full(peak + 4096 + 8, pattern, np.uint8)
     start = -arena.ctypes.data % 8
     node, handle = CoreNode(blob, config), ctypes.c_void_p()
-    status = _library().ft_load(arena.ctypes.data + start, peak, blob, len(blob), config._struct(), handle)
+    status = _library().ft_load(arena.ctypes.data + start, peak, blob, len(blob), config._struct(), handle, None)
     assert status == 0
     node._node = handle
     work(node, mode, model, config.plain_sgd)

@@ -11,6 +11,8 @@ from fedtiny_export.errors import CoreError, PlanError
 
 from .nets import ALL_MODES, NETS, make, node_of, random_masks, random_samples
 
+NOMEM = 4  # FT_ERR_NOMEM
+
 
 @pytest.mark.parametrize("name", NETS)
 def test_kinds_add_up_to_the_peak(name: str) -> None:
@@ -37,7 +39,7 @@ def test_work_never_leaves_the_planned_bytes() -> None:
 
     handle = ctypes.c_void_p()
     address = guarded.ctypes.data + start
-    assert _library().ft_load(address, peak, blob, len(blob), config._struct(), handle) == 0
+    assert _library().ft_load(address, peak, blob, len(blob), config._struct(), handle, None) == 0
     node._node = handle
     x, y = random_samples(9, model.graph.classes)
     node.set_samples(x, y, 5)
@@ -50,7 +52,7 @@ def test_work_never_leaves_the_planned_bytes() -> None:
     assert (guarded[start + peak :] == 0xA5).all()
 
 
-def test_an_arena_one_byte_too_small_is_refused() -> None:
+def test_an_arena_one_byte_too_small_is_refused_with_the_bytes_needed() -> None:
     _, model = make("residual")
     blob = write_blob(model.graph, model.arrays, {})
     config = NodeConfig(micro_batch=4, modes=ALL_MODES)
@@ -58,10 +60,22 @@ def test_an_arena_one_byte_too_small_is_refused() -> None:
     import ctypes
 
     arena = np.zeros(peak // 8 + 2, np.uint64)
-    handle = ctypes.c_void_p()
-    load = _library().ft_load
-    assert load(arena.ctypes.data, peak - 1, blob, len(blob), config._struct(), handle) == 4
-    assert load(arena.ctypes.data, peak, blob, len(blob), config._struct(), handle) == 0
+
+    def load(size: int) -> tuple[int, int]:
+        handle, needed = ctypes.c_void_p(), ctypes.c_uint32()
+        status = _library().ft_load(arena.ctypes.data, size, blob, len(blob), config._struct(), handle, needed)
+        return status, needed.value
+
+    assert load(peak - 1) == (NOMEM, peak)
+    assert load(peak) == (0, peak)
+    # too small to plan in: each answer asks for more than there was, and following them ends at the peak
+    size = asked = 0
+    while asked < peak:
+        status, asked = load(size)
+        assert status == NOMEM
+        assert asked > size
+        size = asked
+    assert load(size) == (0, peak)
 
 
 def test_two_nodes_in_one_process_do_not_meet() -> None:

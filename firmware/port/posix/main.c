@@ -153,7 +153,7 @@ int main(int argc, char **argv)
     ft_node *node = NULL;
     if (!arena)
         return fail("arena", "out of memory");
-    status = ft_load(arena, memory.peak, blob, size, trains ? &training : &inference, &node);
+    status = ft_load(arena, memory.peak, blob, size, trains ? &training : &inference, &node, NULL);
     int code = status != FT_OK ? fail(argv[2], ft_status_text(status)) : infers ? infer(node) : work(argc, argv, node);
     free(arena);
     free(blob);

@@ -323,15 +323,17 @@ static void load_and_run(const uint8_t *blob, uint32_t size, const ft_config *co
     ft_node *node;
     if (status != FT_OK) { /* load must say the same and want no more than a header's worth of arena for it */
         uint64_t small[64];
-        PROMISE(ft_load(small, sizeof small, blob, size, config, &node) != FT_OK && !node);
+        PROMISE(ft_load(small, sizeof small, blob, size, config, &node, 0) != FT_OK && !node);
         return;
     }
     if (memory.peak > LOADABLE_BYTES)
         return;
     uint8_t *arena = malloc(memory.peak);
     memset(arena, 0xA5, memory.peak);
-    PROMISE(ft_load(arena, memory.peak - 1, blob, size, config, &node) == FT_ERR_NOMEM && !node);
-    PROMISE(ft_load(arena, memory.peak, blob, size, config, &node) == FT_OK);
+    uint32_t needed;
+    PROMISE(ft_load(arena, memory.peak - 1, blob, size, config, &node, &needed) == FT_ERR_NOMEM && !node);
+    PROMISE(needed == memory.peak);
+    PROMISE(ft_load(arena, memory.peak, blob, size, config, &node, 0) == FT_OK);
     PROMISE(memcmp(ft_memory_of(node), &memory, sizeof memory) == 0);
     if (memory.peak <= RUNNABLE_BYTES) {
         harness h = {.node = node, .config = *config};

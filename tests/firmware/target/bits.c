@@ -104,7 +104,7 @@ static void run_script(sha256 *sum, const header *h, const uint8_t *blob, uint8_
     uint32_t scratch = (uint32_t)ft_plan_scratch(blob, h->blob_bytes);
     check("plan", ft_plan(blob, h->blob_bytes, &config, take(scratch), scratch, &plan));
     memory = before;
-    check("load", ft_load(take(plan.peak), plan.peak, blob, h->blob_bytes, &config, &node));
+    check("load", ft_load(take(plan.peak), plan.peak, blob, h->blob_bytes, &config, &node, 0));
     source from = {x, labels, ft_input_size(node)};
     const ft_data data = {&from, read_sample, h->samples, h->dev};
     check("data", ft_set_data(node, &data));
