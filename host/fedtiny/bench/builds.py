@@ -20,28 +20,31 @@ BOARDS = {"m4f": "qemu-mps2-an386", "m7": "qemu-mps2-an500", "m33": "qemu-mps2-a
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """`deterministic` gives the same bits everywhere; `fast` may fuse multiply and add."""
+    """`deterministic` gives the same bits everywhere; `fast` may fuse multiply and add. `tuned`: with the kernels written
+    for the target; otherwise portable C, which takes less flash."""
 
     name: str
     flags: tuple[str, ...] = ()
+    tuned: bool = True
 
 
 DETERMINISTIC = Build(name="deterministic")
 FAST = Build(name="fast", flags=("-DFT_FAST", "-ffp-contract=fast"))
+PORTABLE = Build(name="portable", tuned=False)
 
 
 def board_of(target: str) -> Board:
     return load_board(BOARDS[target])
 
 
-def core(target: str) -> list[Path]:
-    """The core's sources for a target: tuned where there is a variant, else portable."""
-    return emulation.core_sources(board_of(target).toolchain.variant)
+def core(target: str, build: Build) -> list[Path]:
+    """The core's sources for a target: tuned where there is a variant and the build wants it, else portable."""
+    return emulation.core_sources(board_of(target).toolchain.variant if build.tuned else "")
 
 
 def program(target: str, build: Build, name: str, folder: Path) -> Path:
     """Compiles one of this package's C programs with the core for a target; returns the ELF file."""
-    sources = [HERE / f"{name}.c", *core(target)]
+    sources = [HERE / f"{name}.c", *core(target, build)]
     out = folder / f"{name}-{target}-{build.name}.elf"
     if out.exists():
         return out
@@ -63,9 +66,15 @@ def _size(target: str, elf: Path, *options: str) -> list[list[str]]:
     return [line.split() for line in done.stdout.splitlines()]
 
 
-def flash_bytes(target: str, folder: Path) -> int:
-    """Code and constants of a program that keeps every public call of the core."""
-    text, data = _size(target, program(target, DETERMINISTIC, "flash", folder))[1][:2]
+def flash_bytes(target: str, build: Build, folder: Path) -> int:
+    """Code and constants of an image that keeps every public call of the core, with start-up code and without a wire."""
+    board = board_of(target)
+    start = ("port/qemu/start_cortexm.c", "port/freestanding/memory.c")
+    bare = board.model_copy(update={"toolchain": board.toolchain.model_copy(update={"sources": start})})
+    out = folder / f"flash-{target}-{build.name}.elf"
+    sources = [HERE / "flash.c", *core(target, build)]
+    emulation.build(bare, sources, out=out, optimise=OPTIMISE, flags=build.flags)
+    text, data = _size(target, out)[1][:2]
     return int(text) + int(data)
 
 

@@ -124,9 +124,9 @@ class Bench:
         executed, taken = counting.blocks_of(target, elf, arguments, self._folder)
         return self._modelled(target, elf, executed, taken)
 
-    def flash(self, target: str) -> int:
-        self.say(f"{target}: flash of a node")
-        return builds.flash_bytes(target, self._folder)
+    def flash(self, target: str, build: builds.Build) -> int:
+        self.say(f"{target}: flash of a node, {build.name}")
+        return builds.flash_bytes(target, build, self._folder)
 
     def _modelled(self, target: str, elf: Path, executed: Any, taken: Any) -> int:
         total, _ = cycles.cycles(cycles.disassemble(builds.board_of(target), elf), executed, taken)
@@ -200,9 +200,11 @@ def _per_mac(target: str, build: builds.Build, density: float) -> Entry:
     return Entry("instructions per useful MAC", take, ((target, build, kernel), (target, build, bare)))
 
 
-def _flash(target: str) -> Entry:
+def _flash(target: str, build: builds.Build) -> Entry:
     def take(bench: Bench) -> tuple[float, Config]:
-        return bench.flash(target), {"target": target, "what": "every operator, training, and the port of the board"}
+        kernels = "tuned" if build.tuned else "portable"
+        what = "every operator, inference, training, scoring and start-up code; no wire yet"
+        return bench.flash(target, build), {"target": target, "kernels": kernels, "what": what}
 
     return Entry("bytes", take)
 
@@ -264,7 +266,7 @@ def entries() -> dict[str, Entry]:
         "resnet8.train.d0.1.ram_bytes": _ram("m4f", resnet_small),
         "resnet8.train.mb4.d0.1.ram_bytes": _ram("m4f", resnet_small4),
         "dscnn.train.d0.1.ram_bytes": _ram("m4f", dscnn_small),
-        "node.flash_bytes": _flash("m4f"),
+        "node.flash_bytes": _flash("m4f", det),
         "conv64x64.m4f.d0.1.fast.instructions_per_mac": _per_mac("m4f", fast, 0.1),
         "ref.train.host.d0.1.speedup_vs_torch": _speedup(0.1),
         "control.train.m4f.d1.instructions": _control("instructions", lambda b: b.control_instructions("m4f")),
@@ -272,6 +274,8 @@ def entries() -> dict[str, Entry]:
         "ref.train.m4f.d0.1.small.instructions": _instructions("m4f", det, ref_small),
         "resnet8.train.m4f.d0.1.small.instructions": _instructions("m4f", det, resnet_small),
         "dscnn.train.m4f.d0.1.small.instructions": _instructions("m4f", det, dscnn_small),
+        "node.portable.flash_bytes": _flash("m4f", builds.PORTABLE),
+        "ref.train.m4f.d0.1.portable.instructions": _instructions("m4f", builds.PORTABLE, ref),
         "node.stack_bytes": _stack("m4f"),
         "ref.train.m4f.d1.cycles": _cycles("m4f", det, ref_dense),
         "ref.train.m4f.d0.1.fast.cycles": _cycles("m4f", fast, ref),
