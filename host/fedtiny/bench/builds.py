@@ -54,12 +54,22 @@ def control(target: str, folder: Path) -> Path:
     return emulation.build(board_of(target), [HERE / "control.c"], out=out, optimise=CONTROL_OPTIMISE)
 
 
-def flash_bytes(target: str, folder: Path) -> int:
-    """Code and constants of a program that keeps every public call of the core."""
-    elf = program(target, DETERMINISTIC, "flash", folder)
-    command = [load_board(BOARDS[target]).toolchain.prefix + "size", str(elf)]
+def _size(target: str, elf: Path, *options: str) -> list[list[str]]:
+    """The lines of the toolchain's size, in words."""
+    command = [load_board(BOARDS[target]).toolchain.prefix + "size", *options, str(elf)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ConfigError(f"{command[0]} failed: {done.stderr.strip()[-500:]}")
-    text, data = done.stdout.splitlines()[1].split()[:2]
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+def flash_bytes(target: str, folder: Path) -> int:
+    """Code and constants of a program that keeps every public call of the core."""
+    text, data = _size(target, program(target, DETERMINISTIC, "flash", folder))[1][:2]
     return int(text) + int(data)
+
+
+def static_bytes(target: str, build: Build, folder: Path) -> int:
+    """.data and .bss of the program that takes the steps: the board's port and the C library, for the core has none."""
+    lines = _size(target, program(target, build, "steps", folder), "-A")
+    return sum(int(words[1]) for words in lines if words and words[0] in (".data", ".bss"))

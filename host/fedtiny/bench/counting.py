@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedtiny import emulation
@@ -22,13 +23,19 @@ def _numbers(outcome: emulation.Outcome, word: str) -> list[int]:
     return [int(line.split()[1]) for line in outcome.output.splitlines() if line.startswith(f"{word} ")]
 
 
-def count_cases(
-    target: str, build: builds.Build, cases: Sequence[Case], folder: Path
-) -> tuple[dict[Case, int], dict[Case, int]]:
-    """Instructions of one inference or training step of each case, and the bytes of stack it takes."""
+@dataclass(frozen=True)
+class Cost:
+    """What a case takes on a board: `instructions` of one inference or training step; bytes of arena and stack."""
+
+    instructions: int
+    arena: int
+    stack: int
+
+
+def count_cases(target: str, build: builds.Build, cases: Sequence[Case], folder: Path) -> dict[Case, Cost]:
+    """Stack is the deepest of loading and working, measured."""
     board, elf = builds.board_of(target), builds.program(target, build, "steps", folder)
-    counts: dict[Case, int] = {}
-    stacks: dict[Case, int] = {}
+    costs: dict[Case, Cost] = {}
     for first in range(0, len(cases), 40):  # a program takes 64 arguments
         some = cases[first : first + 40]
         files = [f"{first + i}.case" for i in range(len(some))]
@@ -37,10 +44,10 @@ def count_cases(
         once, twice = (
             emulation.run(board, elf, arguments=[repeats, *files], folder=folder, count=True) for repeats in "12"
         )
-        pairs = zip(some, _numbers(once, "case"), _numbers(twice, "case"), _numbers(once, "stack"), strict=True)
-        for case, one, two, stack in pairs:
-            counts[case], stacks[case] = two - one, stack
-    return counts, stacks
+        columns = (_numbers(once, "case"), _numbers(twice, "case"), _numbers(once, "arena"), _numbers(once, "stack"))
+        for case, one, two, arena, stack in zip(some, *columns, strict=True):
+            costs[case] = Cost(two - one, arena, stack)
+    return costs
 
 
 def count_control(target: str, data: bytes, folder: Path) -> int:

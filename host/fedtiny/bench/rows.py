@@ -70,8 +70,7 @@ class Bench:
         self._folder = folder
         self.say = say
         self._wanted: dict[tuple[str, builds.Build], list[Case]] = {}
-        self._counts: dict[tuple[str, builds.Build, Case], int] = {}
-        self._stacks: dict[tuple[str, builds.Build, Case], int] = {}
+        self._costs: dict[tuple[str, builds.Build, Case], counting.Cost] = {}
 
     def want(self, target: str, build: builds.Build, case: Case) -> None:
         """Announces a count: all that are wanted of one build are taken in one run of the emulator."""
@@ -79,20 +78,24 @@ class Bench:
         if case not in wanted:
             wanted.append(case)
 
-    def instructions(self, target: str, build: builds.Build, case: Case) -> int:
-        if (target, build, case) not in self._counts:
+    def cost(self, target: str, build: builds.Build, case: Case) -> counting.Cost:
+        if (target, build, case) not in self._costs:
             self.want(target, build, case)
-            todo = [c for c in self._wanted[target, build] if (target, build, c) not in self._counts]
+            todo = [c for c in self._wanted[target, build] if (target, build, c) not in self._costs]
             self.say(f"{target}, {build.name}: {len(todo)} cases in the emulator")
-            counts, stacks = counting.count_cases(target, build, todo, self._folder)
-            self._counts |= {(target, build, c): n for c, n in counts.items()}
-            self._stacks |= {(target, build, c): n for c, n in stacks.items()}
-        return self._counts[target, build, case]
+            costs = counting.count_cases(target, build, todo, self._folder)
+            self._costs |= {(target, build, c): cost for c, cost in costs.items()}
+        return self._costs[target, build, case]
+
+    def instructions(self, target: str, build: builds.Build, case: Case) -> int:
+        return self.cost(target, build, case).instructions
+
+    def static_bytes(self, target: str, build: builds.Build) -> int:
+        return builds.static_bytes(target, build, self._folder)
 
     def stack(self, target: str, build: builds.Build) -> int:
         """The most stack that any measured case took."""
-        taken = [n for (t, b, _), n in self._stacks.items() if (t, b) == (target, build)]
-        return max(taken)
+        return max(cost.stack for (t, b, _), cost in self._costs.items() if (t, b) == (target, build))
 
     def cycles(self, target: str, build: builds.Build, case: Case) -> int:
         self.say(f"{target}, {build.name}: every block of instructions of one step")
@@ -170,12 +173,17 @@ def _cycles(target: str, build: builds.Build, case: Case) -> Entry:
     return Entry("cycles, modelled", take)
 
 
-def _ram(case: Case) -> Entry:
-    def take(_: Bench) -> tuple[float, Config]:
-        memory = plan(cases.blob(case), case.node_config)
-        return memory.peak, _case_config(case) | {"what": "the whole arena", **memory.by_kind()}
+def _ram(target: str, case: Case) -> Entry:
+    """The whole RAM of a node on a board; the kinds are the plan of this computer, whose pointers are longer."""
+    build = builds.DETERMINISTIC
 
-    return Entry("bytes", take)
+    def take(bench: Bench) -> tuple[float, Config]:
+        cost, static = bench.cost(target, build, case), bench.static_bytes(target, build)
+        parts = {"arena": cost.arena, "stack": cost.stack, "data and bss": static}
+        kinds = plan(cases.blob(case), case.node_config).by_kind()
+        return sum(parts.values()), _case_config(case, build, target) | {"what": parts, "kinds": kinds}
+
+    return Entry("bytes", take, ((target, build, case),))
 
 
 def _per_mac(target: str, build: builds.Build, density: float) -> Entry:
@@ -251,11 +259,11 @@ def entries() -> dict[str, Entry]:
         "ref.train.m4f.d0.1.cycles": _cycles("m4f", det, ref),
         "ref.train.m4f.d0.1.fast.instructions": _instructions("m4f", fast, ref),
         "ref.train.m4f.d1.fast.instructions": _instructions("m4f", fast, ref_dense),
-        "ref.train.d0.1.ram_bytes": _ram(ref_small),
+        "ref.train.d0.1.ram_bytes": _ram("m4f", ref_small),
         "resnet8.infer.m4f.d0.1.f32.fast.instructions": _instructions("m4f", fast, resnet_infer),
-        "resnet8.train.d0.1.ram_bytes": _ram(resnet_small),
-        "resnet8.train.mb4.d0.1.ram_bytes": _ram(resnet_small4),
-        "dscnn.train.d0.1.ram_bytes": _ram(dscnn_small),
+        "resnet8.train.d0.1.ram_bytes": _ram("m4f", resnet_small),
+        "resnet8.train.mb4.d0.1.ram_bytes": _ram("m4f", resnet_small4),
+        "dscnn.train.d0.1.ram_bytes": _ram("m4f", dscnn_small),
         "node.flash_bytes": _flash("m4f"),
         "conv64x64.m4f.d0.1.fast.instructions_per_mac": _per_mac("m4f", fast, 0.1),
         "ref.train.host.d0.1.speedup_vs_torch": _speedup(0.1),
@@ -276,7 +284,7 @@ def entries() -> dict[str, Entry]:
                     name = ".".join([model, mode, "m4f", _density(density), *(["fast"] * (build is fast))])
                     if f"{name}.instructions" not in found and case != resnet_infer:
                         found[f"{name}.instructions"] = _instructions("m4f", build, case)
-                found[f"{model}.{mode}.{_density(density)}.quick.ram_bytes"] = _ram(case)
+                found[f"{model}.{mode}.{_density(density)}.quick.ram_bytes"] = _ram("m4f", case)
     for target in ("m7", "m33"):
         for mode in ("infer", "train"):
             case = Case(model="ref", density=0.1, mode=mode)

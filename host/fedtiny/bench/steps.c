@@ -2,7 +2,8 @@
  *
  * A case file begins with a header (see `header`), then blob and one sample, each padded to 8 bytes. For each case
  * the program does the work REPEATS times and prints "case INSTRUCTIONS"; the host takes the difference of two numbers of
- * repeats, so what surrounds the work does not count. A step's learning rate is 0: each repeat is the same work. */
+ * repeats, so what surrounds the work does not count. A step's learning rate is 0: each repeat is the same work. Then
+ * "stack BYTES", the deepest that loading and the work went, and "arena BYTES", what the node took. */
 #include <string.h>
 
 #include "fedtiny.h"
@@ -49,17 +50,44 @@ static void work(ft_node *node, const header *h, uint32_t repeats, float *logits
         check("inference", ft_infer(node, x, logits));
 }
 
-/* The deepest stack byte that the work touched, from this frame on. */
-static __attribute__((noinline)) uint32_t stack_of(ft_node *node, const header *h, float *logits)
+/* A case in memory: its file, room for the logits, the node's arena. */
+typedef struct {
+    header *h;
+    ft_data data;
+    float *logits;
+    uint8_t *arena;
+    uint32_t arena_bytes;
+} setting;
+
+static ft_node *load(const setting *s)
+{
+    const header *h = s->h;
+    ft_config config = {.micro_batch = (uint16_t)h->micro_batch, .modes = (uint8_t)h->modes, .norm = (uint8_t)h->norm,
+                        .keep = h->keep, .lean = h->lean, .layerwise = h->layerwise, .plain_sgd = h->plain_sgd};
+    ft_node *node;
+    check("load", ft_load(s->arena, s->arena_bytes, (const uint8_t *)(h + 1), h->blob_bytes, &config, &node, 0));
+    check("data", ft_set_data(node, &s->data));
+    return node;
+}
+
+/* The deepest stack byte that loading and the work touch, from this frame on. */
+static __attribute__((noinline)) uint32_t stack_of(const setting *s)
 {
     volatile uint8_t *here = (volatile uint8_t *)__builtin_frame_address(0);
     for (uint32_t i = 128; i < PAINTED; i++)
         here[-(int32_t)i] = COLOUR;
-    work(node, h, 1, logits);
+    work(load(s), s->h, 1, s->logits);
     uint32_t deepest = PAINTED - 1;
     while (deepest > 128 && here[-(int32_t)deepest] == COLOUR)
         deepest--;
     return deepest;
+}
+
+static void print_line(const char *word, uint64_t number)
+{
+    port_print(word);
+    port_print_number(number);
+    port_print("\n");
 }
 
 static void measure(const char *file, uint32_t repeats)
@@ -70,24 +98,15 @@ static void measure(const char *file, uint32_t repeats)
     if (length == PORT_FAILED || length < sizeof(header))
         check(file, FT_ERR_DATA);
     header *h = (header *)(void *)memory;
-    const uint8_t *blob = (const uint8_t *)(h + 1);
     uint32_t used = (length + 7u) / 8 * 8;
-    float *logits = (float *)(void *)(memory + used);
-    used += 4096;
-    ft_config config = {.micro_batch = (uint16_t)h->micro_batch, .modes = (uint8_t)h->modes, .norm = (uint8_t)h->norm,
-                        .keep = h->keep, .lean = h->lean, .layerwise = h->layerwise, .plain_sgd = h->plain_sgd};
-    ft_data data = {h, read_sample, h->micro_batch, 0};
-    ft_node *node;
-    check("load", ft_load(memory + used, capacity - used, blob, h->blob_bytes, &config, &node));
-    check("data", ft_set_data(node, &data));
+    setting s = {h, {h, read_sample, h->micro_batch, 0}, (float *)(void *)(memory + used), memory + used + 4096,
+                 capacity - used - 4096};
+    ft_node *node = load(&s);
     uint64_t before = port_count();
-    work(node, h, repeats, logits);
-    uint64_t count = port_count() - before;
-    port_print("case ");
-    port_print_number(count);
-    port_print("\nstack ");
-    port_print_number(stack_of(node, h, logits));
-    port_print("\n");
+    work(node, h, repeats, s.logits);
+    print_line("case ", port_count() - before);
+    print_line("arena ", ft_memory_of(node)->peak);
+    print_line("stack ", stack_of(&s));
 }
 
 int main(int argc, char **argv)
