@@ -53,10 +53,12 @@ static uint32_t least_floats(const ft_piece *pieces, uint32_t count)
     return most;
 }
 
-/* Places, then again with the piece that reached highest put first, `rounds` times. *best: the round that took least. */
-static uint32_t place_in_rounds(ft_piece *pieces, uint32_t count, uint32_t order, uint32_t rounds, uint32_t *best)
+/* Places, then again with the piece that reached highest put first, `rounds` times or until it takes no more than bound.
+ * *best: the round that took least. */
+static uint32_t place_in_rounds(ft_piece *pieces, uint32_t count, uint32_t order, uint32_t rounds, uint32_t bound,
+                                uint32_t *best)
 {
-    uint32_t bound = least_floats(pieces, count), least = 0, total = 0;
+    uint32_t least = 0, total = 0;
     *best = 0;
     for (uint32_t i = 0; i < count; i++)
         pieces[i].early = 0;
@@ -79,14 +81,17 @@ static uint32_t place_in_rounds(ft_piece *pieces, uint32_t count, uint32_t order
 
 uint32_t ft_place_pieces(ft_piece *pieces, uint32_t count)
 {
-    uint32_t order = 0, round, ignored, least = place_in_rounds(pieces, count, 0, ROUNDS, &round);
-    for (uint32_t next = 1; next < ORDERS; next++) {
-        uint32_t in_round, total = place_in_rounds(pieces, count, next, ROUNDS, &in_round);
+    uint32_t bound = least_floats(pieces, count), order = 0, round, ignored;
+    uint32_t least = place_in_rounds(pieces, count, 0, ROUNDS, bound, &round);
+    if (least == bound)
+        return least;
+    for (uint32_t next = 1; next < ORDERS && least > bound; next++) {
+        uint32_t in_round, total = place_in_rounds(pieces, count, next, ROUNDS, bound, &in_round);
         if (total < least) {
             least = total;
             order = next;
             round = in_round;
         }
     }
-    return place_in_rounds(pieces, count, order, round, &ignored);
+    return place_in_rounds(pieces, count, order, round, bound, &ignored);
 }

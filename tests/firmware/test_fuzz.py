@@ -69,7 +69,7 @@ def test_the_fuzzer_finds_a_check_that_is_taken_away(file: str, check: str, with
     weaker = tmp_path / file
     weaker.write_text(text.replace(check, without))
     sources = [weaker if path == original else path for path in SOURCES]
-    done = fuzz(build(tmp_path, sources, f"-I{original.parent}"), tmp_path, 40_000)
+    done = fuzz(build(tmp_path, sources, f"-I{original.parent}"), tmp_path, 400_000)
     assert done.returncode != 0
 
 
