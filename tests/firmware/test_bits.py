@@ -17,7 +17,7 @@ import pytest
 from fedtiny.boards import Board, load_board
 from fedtiny.emulation import build, core_sources, run
 from fedtiny_export.blob import write_blob
-from fedtiny_export.core import NORMS, CoreNode
+from fedtiny_export.core import LOSSES, NORMS, CoreNode
 from fedtiny_export.masks import EncodedMask, Encoding
 
 from .boards import need
@@ -31,14 +31,19 @@ TASK = {"epochs": 5, "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
 class Case(NamedTuple):
     net: str
     norm: str
+    loss: str = "cross_entropy"
+    last_layers: int = 0
 
     @property
     def file(self) -> str:
-        return "-".join([*self.net.replace(",", "").split(), self.norm])
+        extras = [self.loss, str(self.last_layers)] if self[2:] != ("cross_entropy", 0) else []
+        return "-".join([*self.net.replace(",", "").split(), self.norm, *extras])
 
 
 CASES = [Case(net, norm) for net in NETS for norm in (("batch", "frozen") if "batch norm" in net else ("batch",))]
 CASES.append(Case("residual", "frozen"))
+CASES += [Case("autoencoder", "batch", "mse"), Case("autoencoder", "batch", "reconstruction")]
+CASES += [Case("residual", "batch", last_layers=4), Case("separable", "batch", last_layers=5)]
 # where floating point is a library's and slow: each kind of norm, and both kinds of convolution
 FEW = [
     Case("residual", "batch"),
@@ -52,7 +57,15 @@ def host_digest(case: Case) -> str:
     """The script of target/bits.c through the library that is installed here."""
     _, model = make(case.net)
     masks = random_masks(model, 0.3)
-    node = node_of(model, masks, micro_batch=MICRO_BATCH, norm=case.norm, topk_max=TOPK)
+    node = node_of(
+        model,
+        masks,
+        micro_batch=MICRO_BATCH,
+        norm=case.norm,
+        topk_max=TOPK,
+        loss=case.loss,
+        last_layers=case.last_layers,
+    )
     x, y = random_samples(SAMPLES, model.graph.classes)
     node.set_samples(x, y, DEV)
     total = hashlib.sha256()
@@ -93,8 +106,9 @@ def write_case(case: Case, folder: Path) -> None:
     blob = write_blob(model.graph, arrays, masks)
     mask = bitmap(masks[model.graph.layer_names[LAYER]].ravel())
     x, y = random_samples(SAMPLES, model.graph.classes)
-    numbers = (NORMS[case.norm], MICRO_BATCH, SAMPLES, DEV, LAYER, TOPK, INFERS, len(blob), len(mask), 0)
-    parts = (struct.pack("<10I", *numbers), blob, mask, x.tobytes(), y.tobytes())
+    numbers = (NORMS[case.norm], MICRO_BATCH, SAMPLES, DEV, LAYER, TOPK, INFERS, len(blob), len(mask))
+    knobs = LOSSES[case.loss] | case.last_layers << 8
+    parts = (struct.pack("<10I", *numbers, knobs), blob, mask, x.tobytes(), y.tobytes())
     (folder / case.file).write_bytes(b"".join(part + bytes(-len(part) % 8) for part in parts))
 
 

@@ -79,20 +79,22 @@ SCRIPTS = {
 
 
 RECONSTRUCTION = 2
-# density, how activations are kept, lean | layerwise << 1 | plain SGD << 2, and the loss
-SETTINGS = ((0.5, 0, 0, 0), (0.7, 2, 3, 1), (1.0, 1, 5, 0))
+# density, how activations are kept, lean | layerwise << 1 | plain SGD << 2, the loss, and layers that train
+SETTINGS = ((0.5, 0, 0, 0, 0), (0.7, 2, 3, 1, 1), (1.0, 1, 5, 0, 0))
 
 
 def write_seeds(folder: Path) -> list[Path]:
     written = []
     for name, module in NETS.items():
         model = from_torch(module, SHAPE)
-        for (density, keep, knobs, loss), (what, calls) in zip(SETTINGS, SCRIPTS.items(), strict=True):
+        for (density, keep, knobs, loss, last), (what, calls) in zip(SETTINGS, SCRIPTS.items(), strict=True):
             masks = random_masks(model, density) if density < 1 else {}
             arrays = {key: array * masks.get(key, np.True_) for key, array in model.arrays.items()}
             blob = write_blob(model.graph, arrays, masks, names=False)
             loss = RECONSTRUCTION if name == "autoencoder" else loss
-            head = struct.pack("<BHBBHHBBBBB", 0, 2, 15, int(what == "mask"), 9, 64, keep, knobs, loss, 0, len(calls))
+            head = struct.pack(
+                "<BHBBHHBBBBB", 0, 2, 15, int(what == "mask"), 9, 64, keep, knobs, loss, last, len(calls)
+            )
             path = folder / f"{name}-{what}.bin"
             path.write_bytes(head + calls + blob)
             written.append(path)

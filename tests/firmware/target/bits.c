@@ -11,7 +11,7 @@
 
 typedef struct {
     uint32_t norm, micro_batch, samples, dev, layer, topk, infers; /* infers: samples whose logits are taken */
-    uint32_t blob_bytes, mask_bytes, reserved;
+    uint32_t blob_bytes, mask_bytes, loss_and_last; /* the last: loss | last_layers << 8 */
 } header;
 
 typedef struct {
@@ -91,7 +91,8 @@ static void run_script(sha256 *sum, const header *h, const uint8_t *blob, uint8_
                        const uint16_t *labels)
 {
     const ft_config config = {.micro_batch = (uint16_t)h->micro_batch, .modes = FT_MODE_ALL,
-                              .norm = (uint8_t)h->norm, .topk_max = h->topk};
+                              .norm = (uint8_t)h->norm, .topk_max = h->topk, .loss = h->loss_and_last & 0xFF,
+                              .last_layers = (uint16_t)(h->loss_and_last >> 8)};
     ft_node *node;
     ft_memory plan;
     const ft_topk_entry *entries;
@@ -120,7 +121,7 @@ static void run_script(sha256 *sum, const header *h, const uint8_t *blob, uint8_
     change_mask(node, h, mask, entries[0].index, values);
     train(sum, node, 1, values, moments);
     check("gradient", ft_gradient(node, 1, h->micro_batch, &gradients, &loss));
-    add_floats(sum, gradients, ft_value_count(node));
+    add_floats(sum, gradients, ft_trained_count(node));
     sha256_add(sum, &loss, sizeof loss);
     check("batch norms", ft_measure_bn(node, FT_DATA_DEV, moments, ft_stat_count(node), &seen));
     add_floats(sum, moments, ft_stat_count(node));
