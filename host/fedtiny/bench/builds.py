@@ -20,8 +20,10 @@ BOARDS = {"m4f": "qemu-mps2-an386", "m7": "qemu-mps2-an500", "m33": "qemu-mps2-a
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """`deterministic` gives the same bits everywhere; `fast` may fuse multiply and add. `tuned`: with the kernels written
-    for the target; otherwise portable C, which takes less flash."""
+    """`deterministic` gives the same bits everywhere; `fast` may fuse multiply and add.
+
+    `tuned`: with the kernels written for the target; otherwise portable C, which takes less flash.
+    """
 
     name: str
     flags: tuple[str, ...] = ()
@@ -67,7 +69,7 @@ def _size(target: str, elf: Path, *options: str) -> list[list[str]]:
 
 
 def flash_bytes(target: str, build: Build, folder: Path) -> int:
-    """Code and constants of an image that keeps every public call of the core, with start-up code and without a wire."""
+    """Code and constants of an image with every public call of the core and start-up code, without a wire."""
     board = board_of(target)
     start = ("port/qemu/start_cortexm.c", "port/freestanding/memory.c")
     bare = board.model_copy(update={"toolchain": board.toolchain.model_copy(update={"sources": start})})

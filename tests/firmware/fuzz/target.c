@@ -315,7 +315,7 @@ static void load_alone(const uint8_t *blob, uint32_t size, const ft_config *conf
 {
     static uint64_t arena[RUNNABLE_BYTES / sizeof(uint64_t)];
     ft_node *node;
-    ft_status status = ft_load(arena, sizeof arena, blob, size, config, &node);
+    ft_status status = ft_load(arena, sizeof arena, blob, size, config, &node, 0);
     PROMISE((status == FT_OK) == (node != 0));
     PROMISE(status != FT_OK || ft_memory_of(node)->peak <= sizeof arena);
 }
