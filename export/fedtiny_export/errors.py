@@ -48,3 +48,39 @@ class CoreError(FedtinyError):
     def __init__(self, message: str, status: int = 0) -> None:
         self.status = status
         super().__init__(message)
+
+
+class MessageError(FedtinyError):
+    """Bytes that are no frame or message of the wire. No run ends of it: what is damaged is asked for again."""
+
+
+class LinkError(FedtinyError):
+    """A node that cannot be talked to; `node` is its name ("" where the link itself is at fault)."""
+
+    def __init__(self, message: str, node: str = "") -> None:
+        self.node = node
+        super().__init__(message)
+
+
+class LinkUnavailable(LinkError):
+    """A port, address or broker that cannot be opened."""
+
+
+class NodeRefused(LinkError):
+    """One end will not have a session with the other; `reason` is the word of link.messages.Reason, or "identity"."""
+
+    def __init__(self, message: str, node: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(message, node)
+
+
+class NoAnswer(LinkError):
+    """A node that was silent for too long; another try may find it."""
+
+
+class NodeRestarted(LinkError):
+    """A node that lost its memory since it was last asked: send it again what the task needs, then the task."""
+
+
+class ObjectDamaged(LinkError):
+    """An object whose bytes, twice, did not have the hash that they were announced with."""
