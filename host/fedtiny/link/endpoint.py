@@ -77,6 +77,9 @@ class Answer:
     problem: str
 
 
+_DONE = Answer(0, (), (), "")
+
+
 class Ticket:
     """A job under way: `answer` or `error` is there once `done`."""
 
@@ -173,6 +176,7 @@ class Endpoint:
         self._on_session = on_session
         self._splitter = Splitter(carrier.max_payload)
         self._up = False
+        self._link_problem = ""
         self._spoke = False  # something was sent since the last pause
         self._control: deque[tuple[FrameType, bytes, bool]] = (
             deque()
@@ -186,6 +190,7 @@ class Endpoint:
         self._refused_at = 0.0
         self._restarted = False
 
+        self._reaching: list[Ticket] = []
         self._enrolling: tuple[str, bytes, Ticket] | None = None
         self._enrol = _Timer(TASK_S, TASK_LONGEST_S)
 
@@ -211,12 +216,15 @@ class Endpoint:
     def link_up(self, now: float) -> None:
         """The carrier is there (again): shake hands. What was fetched or sent so far counts."""
         self._up = True
+        self._link_problem = ""
         self._spoke = False
         self._splitter = Splitter(self.carrier.max_payload)
         self._shake_hands(now)
 
-    def link_down(self) -> None:
+    def link_down(self, problem: str = "") -> None:
+        """The carrier is gone, for this reason; `NoAnswer` will name it."""
         self._up = False
+        self._link_problem = problem
         self._session = None
         self._drop_handshake()
         self._control.clear()
@@ -240,6 +248,19 @@ class Endpoint:
         self._phase = _Phase.TELLING
         self._telling.start(now)
         if self._up and self._session is None and self._handshake is None:
+            self._shake_hands(now)
+        return ticket
+
+    def reach(self, now: float, on_done: Callable[[Ticket], None] = lambda _: None) -> Ticket:
+        """A ticket that ends when a session runs."""
+        ticket = Ticket(Job(TaskKind.DESCRIBE), 0, on_done)
+        if self._session is not None:
+            ticket.finish(_DONE)
+            return ticket
+        self._reaching.append(ticket)
+        if self._ticket is None:
+            self._life = now
+        if self._up and self._handshake is None:
             self._shake_hands(now)
         return ticket
 
@@ -290,7 +311,7 @@ class Endpoint:
 
     def next_deadline(self) -> float | None:
         """When `tick` wants to be called, at the latest."""
-        times = [self._silence_ends()] if self._ticket or self._enrolling else []
+        times = [self._silence_ends()] if self._ticket or self._enrolling or self._reaching else []
         times += [t for t in (self._limit,) if t is not None]
         if self._up:
             times += [t.at for t in self._timers() if t.at is not None]
@@ -411,6 +432,7 @@ class Endpoint:
         self.identity = replace(self.identity, boot_counter=agreed.hello.boot_counter)
         self.traffic.sessions += 1
         self._on_session(agreed.hello)
+        self._reached(_DONE)
         if before is not None and before.boot_counter != agreed.hello.boot_counter:
             self._restarted = True
         self._resume(now)
@@ -529,7 +551,7 @@ class Endpoint:
         self._enrol.stop()
         profile = Profile.PSK if self.identity.profile is Profile.PLAIN else self.identity.profile
         self.identity = Identity(self.identity.device, profile, key)
-        ticket.finish(Answer(0, (), (), ""))
+        ticket.finish(_DONE)
         if self._up:
             self._shake_hands(now)
 
@@ -712,14 +734,22 @@ class Endpoint:
             ticket, self._enrolling = self._enrolling[2], None
             self._enrol.stop()
             ticket.finish(error)
+        self._reached(error)
         if self._ticket:
             self._end(error)
+
+    def _reached(self, result: Answer | LinkError) -> None:
+        tickets, self._reaching = self._reaching, []
+        for ticket in tickets:
+            ticket.finish(result)
 
     def _silence_ends(self) -> float:
         end = self._life + self._patience
         return end if self._problem is None else min(end, max(self._refused_at, self._life) + REFUSED_S)
 
     def _heard(self) -> str:
+        if not self._up:
+            return f" (the link is down: {self._link_problem or 'it was never open'})"
         if self.traffic.dropped:
             causes = ", ".join(f"{count} {cause}" for cause, count in self.traffic.dropped.most_common(3))
             return f" (frames dropped: {causes})"
