@@ -1,4 +1,6 @@
-"""A node without I/O, written from firmware/PROTOCOL.md, to talk to the endpoint in tests; the C node is driven by test_c_node.py."""
+"""A node without I/O, written from firmware/PROTOCOL.md, to talk to the endpoint in tests; the C node is driven by
+test_c_node.py.
+"""
 
 from __future__ import annotations
 
@@ -186,8 +188,8 @@ class Node:
         nonce = self.boot.to_bytes(4, "little") + self._handshakes.to_bytes(4, "little") + bytes(8)
         hello = encode(
             Hello(
-                self.version, nonce, self.device, invite.profile, self.incompat, 0, self.max_payload, 1 << 20, self.boot, 1, "test",
-                bytes(8), 0, 0, 0,
+                self.version, nonce, self.device, invite.profile, self.incompat, 0, self.max_payload, 1 << 20,
+                self.boot, 1, "test", bytes(8), 0, 0, 0,
             )
         )  # fmt: skip
         self._hello = hello + (hello_mac(self.key, payload, hello) if self.key else b"")

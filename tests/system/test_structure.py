@@ -19,7 +19,8 @@ ALLOWED = {
     "pruning": set[str](),
     "pretrain": {"data"},
     "federation": {"pruning", "data"},
-    "fleet": {"federation", "pruning"},
+    "link": set[str](),
+    "fleet": {"federation", "pruning", "link"},
     "config": {"pruning"},
     "boards": set[str](),
     "emulation": {"boards"},
@@ -38,7 +39,9 @@ ALLOWED = {
     "__init__": {"config", "experiment"},
 }  # fmt: skip
 
-HEAVY = {"torch", "onnx", "onnxruntime"}
+HEAVY = {
+    "torch", "onnx", "onnxruntime", "aiomqtt", "cbor2", "cobs", "cryptography", "paho", "serial", "serial_asyncio_fast",
+}  # fmt: skip
 QUICK = {"__init__", "cli", "config", "progress", "runfolder", "federation", "pruning", "data", "journal", "experiment"}
 
 # Lower knows nothing of higher: op <- train, bn, topk, mask <- node <- port.
@@ -163,6 +166,13 @@ def test_what_starts_with_the_command_loads_nothing_heavy(module: str, path: Pat
 )
 def test_c_includes_follow_the_arrows(path: Path) -> None:
     assert wrong_includes(path.relative_to(ROOT / "firmware").as_posix(), path.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGES["fedtiny"] / "link").glob("*.py")), ids=lambda path: path.stem)
+def test_links_know_nothing_of_what_goes_over_them(path: Path) -> None:
+    names = imports(path.read_text("utf-8"), f"fedtiny.link.{path.stem}")
+    ours = {name for name in names if name.startswith("fedtiny_export")}
+    assert {name for name in ours if not name.startswith("fedtiny_export.errors")} == set()
 
 
 def test_there_is_one_public_header() -> None:

@@ -1,1 +1,1 @@
-"""The host's side of the wire to nodes: protocol without I/O, and carriers for asyncio. Knows nothing of models or of what tasks mean."""
+"""The host's side of the wire: the protocol without I/O, links for asyncio. Knows not what tasks and objects mean."""

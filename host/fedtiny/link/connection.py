@@ -82,7 +82,8 @@ class Connection:
     async def ask(self, job: Job) -> Answer:
         """The node's answer; asks wait for each other.
 
-        Raises NoAnswer (silent, or not done in time), NodeRefused, NodeRestarted (send it again what it needs), ObjectDamaged.
+        Raises NoAnswer (silent, or not done in time), NodeRefused, NodeRestarted (send it again what it needs),
+        ObjectDamaged.
         """
         async with self._one_at_a_time:
             return await self._result(lambda done: self.endpoint.ask(job, self._loop.time(), done))

@@ -1,4 +1,4 @@
-"""The host's end of the wire to one node, without I/O: bytes, time and randomness come in, frames and answers come out."""
+"""The host's end of the wire to one node, without I/O: bytes and time come in, frames and answers come out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NOISE_TEXT = 200  # bytes of noise in one line of the log
 
 @dataclass(frozen=True)
 class Carrier:
-    """What an endpoint must know of the link below it: a byte stream or whole frames; its largest payload; bytes per second, if known."""
+    """What is to be known of a link: a byte stream or whole frames, its largest payload, bytes per second if known."""
 
     name: str
     stream: bool = True
@@ -69,7 +69,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """A node's reply: the core's ft_status, results in the order of PROTOCOL.md, its objects, and what went wrong in words."""
+    """A node's reply: the core's ft_status, results in the order of PROTOCOL.md, objects, what went wrong in words."""
 
     status: int
     results: tuple[int | float, ...]
@@ -147,10 +147,11 @@ def _ignore_hello(hello: Hello) -> None:
 
 
 class Endpoint:
-    """Feed it what comes, send what `outgoing` gives, call `tick` at `next_deadline`; times are seconds of one monotonic clock.
+    """Feed it what comes, send what `outgoing` gives, call `tick` at `next_deadline`; times: one monotonic clock.
 
-    `patience_s`: after so long without a sign of life from a node that was asked something, `NoAnswer`. `on_log` gets a node's LOG lines
-    and what is no frame; `on_session` each HELLO that led to a session: store its boot counter before the next start of this program.
+    `patience_s`: after so long without a sign of life from a node that was asked something, `NoAnswer`. `on_log` gets
+    a node's LOG lines and what is no frame; `on_session` each HELLO that led to a session: store its boot counter
+    before the next start of this program.
     """
 
     def __init__(
@@ -298,7 +299,7 @@ class Endpoint:
                 self._on_bytes(piece, len(piece) + 1 + max(1, -(-len(piece) // 254)), now)
 
     def outgoing(self, now: float) -> bytes | None:
-        """The next frame for the carrier, or None. Ask only while the carrier takes more: what waits here is not yet repeated."""
+        """The next frame for the carrier, or None. Ask only while the carrier takes more: here nothing waits twice."""
         if not self._up:
             return None
         if self._session and self._session.used_up:
@@ -458,7 +459,8 @@ class Endpoint:
     def _restarted_error(self) -> NodeRestarted:
         why = self.hello.reset_reason if self.hello else 0
         return NodeRestarted(
-            f"{self.identity.device}: it was restarted (reset reason {why}) and has lost what it was sent. Send it again.",
+            f"{self.identity.device}: it was restarted (reset reason {why}) and has lost what it was sent. Send "
+            "it again.",
             self.identity.device,
         )
 
@@ -526,7 +528,10 @@ class Endpoint:
         problem = refused(payload, self.identity)
         if self._enrolling is not None:
             device = self.identity.device
-            what = f"{device}: it has a key already. If it is yours, send it the task forget, or erase its storage, and enrol it then."
+            what = (
+                f"{device}: it has a key already. If it is yours, send it the task forget, or erase its "
+                "storage, and enrol it then."
+            )
             self._note(NodeRefused(what, device, "key"), now)
         elif self._handshake is not None and self._agreed is None:
             self._note(problem, now)
@@ -539,9 +544,9 @@ class Endpoint:
     def _on_announce(self, payload: bytes, now: float) -> None:
         self.announced = decode(Announce, payload)
         booted_anew = self.hello is not None and self.announced.boot_counter != self.hello.boot_counter
-        if self.announced.device == self.identity.device and self._handshake is None:
-            if self._session is None or booted_anew:
-                self._shake_hands(now)
+        ours = self.announced.device == self.identity.device
+        if ours and self._handshake is None and (self._session is None or booted_anew):
+            self._shake_hands(now)
 
     def _on_enrolled(self, payload: bytes, now: float) -> None:
         if self._enrolling is None or not is_enrolled(payload, *self._enrolling[:2]):
@@ -594,8 +599,8 @@ class Endpoint:
         if sum(ref.length for ref in refs) > self._max_object:
             self._end(
                 LinkError(
-                    f"{self.identity.device}: its reply has {sum(r.length for r in refs)} bytes, more than the {self._max_object} allowed. "
-                    "Look at its firmware.",
+                    f"{self.identity.device}: its reply has {sum(r.length for r in refs)} bytes, more than the "
+                    f"{self._max_object} allowed. Look at its firmware.",
                     self.identity.device,
                 )
             )
@@ -670,7 +675,8 @@ class Endpoint:
 
     def _damaged_error(self, ref: ObjectRef) -> ObjectDamaged:
         return ObjectDamaged(
-            f"{self.identity.device}: its object {ObjectKind(ref.kind).name.lower()} ({ref.length} bytes) came twice with bytes that do "
+            f"{self.identity.device}: its object {ObjectKind(ref.kind).name.lower()} ({ref.length} bytes) came "
+            "twice with bytes that do "
             "not have the announced hash. Reset the node; if it stays so, its memory or firmware is at fault.",
             self.identity.device,
         )

@@ -1,4 +1,4 @@
-"""Frames of firmware/PROTOCOL.md: header, CRC-32 or ChaCha20-Poly1305, the window against replays, COBS on byte streams."""
+"""Frames of firmware/PROTOCOL.md: header, CRC-32 or ChaCha20-Poly1305, window against replays, COBS on streams."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def seal(
 def unseal(frame: bytes, *, from_host: bool, session: int, cipher: ChaCha20Poly1305 | None) -> Frame:
     """The frame in these bytes, if it comes from that end and is genuine; replays are for `ReplayWindow`.
 
-    `session` and `cipher` are those of the running session: 0 and None outside of one, None in the profile `plain`. Frames that stand
-    outside of sessions are always read. Raises FrameError.
+    `session` and `cipher` are those of the running session: 0 and None outside of one, None in the profile `plain`.
+    Frames that stand outside of sessions are always read. Raises FrameError.
     """
     if len(frame) < HEADER.size + CRC_BYTES:
         raise FrameError("short")

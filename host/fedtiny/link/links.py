@@ -21,7 +21,8 @@ BAUD = 115200
 BITS_A_BYTE = 10  # 8N1
 WRITE_BUFFER = 4096  # little waits below us, so that what was asked for twice goes out once
 NAMES = (
-    "serial:SERIALNUMBER[@BAUD], serial:/dev/ttyUSB0[@BAUD], pty:/dev/pts/3, tcp:HOST:PORT, process:COMMAND, mqtt:DEVICE"
+    "serial:SERIALNUMBER[@BAUD], serial:/dev/ttyUSB0[@BAUD], pty:/dev/pts/3, tcp:HOST:PORT, process:COMMAND, "
+    "mqtt:DEVICE"
 )
 
 
@@ -102,7 +103,7 @@ class _Bridge(asyncio.Protocol):
 
 
 class SerialLink:
-    """A serial port, by its path or the USB serial number of what is plugged in; opening it does not reset the board."""
+    """A serial port, by its path or the USB serial number of the board; opening it does not reset the board."""
 
     def __init__(self, port: str, baud: int = BAUD) -> None:
         self._port = port
@@ -123,7 +124,7 @@ class SerialLink:
 
         path = self._path()
         port = serial.Serial(baudrate=self._baud, timeout=0, write_timeout=0, exclusive=True)
-        # Opening asserts both lines, and both asserted resets no board; pyserial sets one after the other, so a change would.
+        # Opening asserts both lines, and both asserted reset no board; pyserial would change one after the other.
         port.dtr = port.rts = True
         port.port = path
         try:
@@ -144,7 +145,8 @@ class SerialLink:
             return str(found[0])
         there = ", ".join(f"{port.serial_number} at {port.device}" for port in ports) or "none"
         raise LinkUnavailable(
-            f"no USB device with the serial number {self._port} is plugged in. There are: {there}. Plug it in, or name the port's path."
+            f"no USB device with the serial number {self._port} is plugged in. There are: {there}. Plug it in, or "
+            "name the port's path."
         )
 
 
@@ -163,11 +165,14 @@ def _port_problem(path: str, problem: Exception) -> str:
     number = getattr(problem, "errno", None)
     if number in (errno.EACCES, errno.EPERM):
         return (
-            f"{path}: no permission to open it. Add yourself to its group and log in again: sudo usermod -aG dialout $USER "
-            "(uucp on some systems)."
+            f"{path}: no permission to open it. Add yourself to its group and log in again: "
+            "sudo usermod -aG dialout $USER (uucp on some systems)."
         )
     if number in (errno.EBUSY, errno.EAGAIN) or "exclusively lock" in str(problem):
-        return f"{path}: another program has it open (a serial monitor, another fedtiny). Close that; fuser -v {path} shows it."
+        return (
+            f"{path}: another program has it open (a serial monitor, another fedtiny). Close that; "
+            f"fuser -v {path} shows it."
+        )
     if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
         return f"{path}: there is no such port. Plug the board in; ls -l /dev/serial/by-id shows what is there."
     return f"{path}: cannot be opened: {problem}."
@@ -270,14 +275,15 @@ class TcpLink:
             transport, bridge = await loop.create_connection(lambda: _Bridge(receiver), self._host, self._port)
         except OSError as problem:
             raise LinkUnavailable(
-                f"tcp:{self._host}:{self._port}: {problem.strerror or problem}. Is the node or emulator running and listening there?"
+                f"tcp:{self._host}:{self._port}: {problem.strerror or problem}. Is the node or emulator running "
+                "and listening there?"
             ) from None
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return bridge
 
 
 class ProcessLink:
-    """A program whose standard input and output are the link; started anew when it ends. Its standard error goes to ours."""
+    """A program whose standard input and output are the link; started anew when it ends."""
 
     def __init__(self, command: str) -> None:
         self._command = shlex.split(command)
@@ -288,7 +294,8 @@ class ProcessLink:
     async def open(self, receiver: Receiver) -> Line:
         ours, theirs = socket.socketpair()
         try:
-            process = await asyncio.create_subprocess_exec(*self._command, stdin=theirs, stdout=theirs)
+            fd = theirs.fileno()
+            process = await asyncio.create_subprocess_exec(*self._command, stdin=fd, stdout=fd)
         except OSError as problem:
             ours.close()
             raise LinkUnavailable(

@@ -11,9 +11,10 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Faults:
-    """Per chunk that is sent: chances of being lost, doubled, overtaken by later ones; per byte: chance of a flipped bit.
+    """Per chunk sent: chances of being lost, doubled, overtaken by later ones; per byte: that of a flipped bit.
 
-    `delay_s` each way; `bytes_per_s` is the line's rate, None for one without end; `every_nth_lost`: that chunk, always.
+    `delay_s` each way; `bytes_per_s` is the line's rate, None for one without end; `every_nth_lost`: that chunk,
+    always.
     """
 
     loss: float = 0.0
@@ -120,8 +121,8 @@ class MemoryWire:
             self.host.feed(data, self.now)
         for end, way in ((self.host, self.down), (self.node, self.up)):
             end.tick(self.now)
-            while way.free_at <= self.now and (data := end.outgoing(self.now)) is not None:
-                way.send(data, self.now)
+            while way.free_at <= self.now and (frame := end.outgoing(self.now)) is not None:
+                way.send(frame, self.now)
 
     def _next_event(self) -> float | None:
         times = [self.down.next_arrival(), self.up.next_arrival(), self.host.next_deadline(), self.node.next_deadline()]

@@ -1,7 +1,8 @@
-"""The messages of firmware/fedtiny.cddl as frozen dataclasses, and their one encoding in CBOR (RFC 8949, section 4.2.1).
+"""The messages of firmware/fedtiny.cddl as frozen dataclasses, and their one encoding in CBOR.
 
-A field's position is its key. A decoder takes exactly the bytes that its encoder would write, so unknown and doubled keys, wrong types,
-integers longer than they need be, and bytes after the message are all refused, by `MessageError`.
+A field's position is its key. The encoding is the deterministic one (RFC 8949, section 4.2.1). A decoder takes exactly
+the bytes that its encoder would write, so unknown and doubled keys, wrong types, integers longer than they need be, and
+bytes after the message are all refused, by `MessageError`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
-from functools import cache
 from typing import Any, TypeVar
 
 import cbor2
@@ -104,7 +104,7 @@ _FLOATS: Mapping[type, Callable[[Any, Any], None]] = {_Float32: _write_float32, 
 
 @dataclass(frozen=True)
 class _Type:
-    """One CDDL type: to and from what cbor2 reads and writes. Both raise MessageError on a value outside of the type."""
+    """One CDDL type, to and from what cbor2 reads and writes; MessageError on a value outside of it."""
 
     pack: Callable[[Any], Any]
     unpack: Callable[[Any], Any]
@@ -200,6 +200,7 @@ def _may_be(kind: _Type) -> Any:
 
 U8, U16, U32, U64 = _uint(8), _uint(16), _uint(32), _uint(64)
 DEVICE, BOARD = _text(1, 31), _text(0, 31)
+PROFILE, REASON, TASK_KIND = _one_of(Profile), _one_of(Reason), _one_of(TaskKind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +217,7 @@ class Invite:
     lowest: int = _is(U8)
     highest: int = _is(U8)
     nonce: bytes = _is(_octets(16))
-    profile: Profile = _is(_one_of(Profile))
+    profile: Profile = _is(PROFILE)  # noqa: RUF009
     incompat: int = _is(U32)
     compat: int = _is(U32)
     max_payload: int = _is(U16)
@@ -231,7 +232,7 @@ class Hello:
     version: int = _is(U8)
     nonce: bytes = _is(_octets(16))
     device: str = _is(DEVICE)
-    profile: Profile = _is(_one_of(Profile))
+    profile: Profile = _is(PROFILE)  # noqa: RUF009
     incompat: int = _is(U32)
     compat: int = _is(U32)
     max_payload: int = _is(U16)
@@ -253,7 +254,7 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    reason: Reason = _is(_one_of(Reason))
+    reason: Reason = _is(REASON)  # noqa: RUF009
     device: str = _is(DEVICE)
     lowest: int | None = _may_be(U8)
     highest: int | None = _may_be(U8)
@@ -285,7 +286,7 @@ class Task:
     run: bytes = _is(_octets(8))
     round: int = _is(U32)
     attempt: int = _is(U8)
-    kind: TaskKind = _is(_one_of(TaskKind))
+    kind: TaskKind = _is(TASK_KIND)  # noqa: RUF009
     parameters: tuple[int | float, ...] | None = _may_be(_numbers(_Float32))
     objects: tuple[ObjectRef, ...] | None = _may_be(_objects())
 
@@ -325,18 +326,19 @@ MESSAGES: tuple[type[Message], ...] = (
 M = TypeVar("M", bound=Message)
 
 
-@cache
-def _schema(kind: type[Message]) -> tuple[tuple[int, str, _Type, bool], ...]:
-    """Key, name, type, and whether the field must be there."""
-    return tuple(
+# Key, name, type, and whether the field must be there.
+_SCHEMAS: Mapping[type, tuple[tuple[int, str, _Type, bool], ...]] = {
+    kind: tuple(
         (key, item.name, item.metadata["type"], item.default is not None) for key, item in enumerate(fields(kind))
     )
+    for kind in MESSAGES
+}
 
 
 def encode(message: Message) -> bytes:
     """The bytes of a message. Raises MessageError if a field is outside of its type."""
     packed = {}
-    for key, name, kind, needed in _schema(type(message)):
+    for key, name, kind, needed in _SCHEMAS[type(message)]:
         value = getattr(message, name)
         if value is None and not needed:
             continue
@@ -373,7 +375,7 @@ def _unpack(kind: type[M], packed: Any) -> M:
     if type(packed) is not dict:
         raise MessageError(f"{kind.__name__}: no map")
     values = {}
-    for key, name, wanted, needed in _schema(kind):
+    for key, name, wanted, needed in _SCHEMAS[kind]:
         if key in packed:
             try:
                 values[name] = wanted.unpack(packed[key])

@@ -24,7 +24,7 @@ ONLINE, LOST, OFFLINE = b"online", b"lost", b"offline"
 
 @dataclass(frozen=True)
 class Account:
-    """Where the broker is and who we are; `ca_file` None takes the system's authorities, `tls` False is for a broker on this machine."""
+    """Where the broker is and who we are; without `ca_file` the system's authorities; no TLS only on this machine."""
 
     host: str
     port: int = 8883
@@ -126,7 +126,7 @@ class Broker:
             timeout=10,
             tls_context=self._tls(),
         )
-        # aiomqtt has no public way to its paho client; its queue and its future per message cost more than a frame's encryption.
+        # aiomqtt has no public way to its paho client, and its queue and future per message cost more than a frame.
         paho: Client = client._client
         paho.on_message = self._on_message
         drained = paho.on_socket_unregister_write
@@ -153,7 +153,8 @@ class Broker:
             return ssl.create_default_context(cafile=self.account.ca_file)
         except (OSError, ssl.SSLError) as problem:
             raise LinkUnavailable(
-                f"{self.account.ca_file}: cannot be used as the broker's certificate authority: {problem}. Name a PEM file."
+                f"{self.account.ca_file}: cannot be used as the broker's certificate authority: {problem}. Name a "
+                "PEM file."
             ) from None
 
     def _problem(self, problem: Exception) -> str:
@@ -161,9 +162,15 @@ class Broker:
         text = str(problem)
         lower = text.lower()
         if "not authorized" in lower or "bad user name" in lower or "bad username" in lower:
-            return f"{where}: it refused the user {self.account.user} or its password. Set both as the broker has them (mosquitto_passwd)."
+            return (
+                f"{where}: it refused the user {self.account.user} or its password. "
+                "Set both as the broker has them (mosquitto_passwd)."
+            )
         if "certificate" in lower:
-            return f"{where}: its certificate is not to be trusted ({text}). Set ca_file to the authority that signed it, host to a name in it."
+            return (
+                f"{where}: its certificate is not to be trusted ({text}). Set ca_file to the authority "
+                "that signed it, host to a name in it."
+            )
         if "ssl" in lower or "tls" in lower or "eof" in lower:
             return f"{where}: no TLS there ({text}). Is this the port for TLS, 8883 by custom?"
         return f"{where}: cannot be reached ({text}). Is it running, and is a firewall in between?"
@@ -174,7 +181,8 @@ class Broker:
             assert self._client is not None
             error: Exception | None = None
             try:
-                await asyncio.shield(self._client._disconnected)
+                async for _ in self._client.messages:
+                    pass  # never: `_on_message` takes them all; this raises when the connection ends
             except aiomqtt.MqttError as problem:
                 error = problem
             await self._lose(error)
@@ -213,9 +221,9 @@ class Broker:
         receiver = self._receivers.get(device)
         if what in ("up", "done"):
             if receiver is not None:
-                receiver.data_received(message.payload)
+                receiver.data_received(bytes(message.payload))
         elif what == "caps":
-            self.caps[device] = message.payload
+            self.caps[device] = bytes(message.payload)
         elif what == "state":
             before, state = self.states.get(device), message.payload.decode("utf-8", "replace")
             self.states[device] = state

@@ -140,7 +140,8 @@ class Download:
         asked = self._flight.pop(block, None)
         self._lost.discard(block)
         if asked is not None:
-            # What was asked for before this block has been overtaken. A block that was asked for twice may be the answer to the first.
+            # What was asked for before this block has been overtaken. A block that was asked for twice may be the
+            # answer to the first.
             self._lost |= {other for other, (_, last) in self._flight.items() if last < asked[0]}
         if self._have[block]:
             return False
@@ -167,7 +168,7 @@ class Download:
         return list(self._as_requests(wanted))
 
     def _new_blocks(self, most: int) -> list[int]:
-        found = []
+        found: list[int] = []
         while self._unasked < self._blocks and len(found) < most:
             if not self._have[self._unasked] and self._unasked not in self._flight:
                 found.append(self._unasked)
@@ -175,7 +176,7 @@ class Download:
         return found
 
     def _as_requests(self, blocks: list[int]) -> Iterable[Request]:
-        """Ascending: lost blocks lie before new ones, so the other end queues them in the order in which they were numbered."""
+        """Ascending, since lost blocks lie before new ones: the other end queues them in the order of their numbers."""
         while blocks:
             first = blocks[0]
             inside = [block for block in blocks if block - first < REQUEST_SPAN]

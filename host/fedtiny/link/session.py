@@ -36,7 +36,7 @@ Random = Callable[[int], bytes]  # so many random bytes
 
 @dataclass(frozen=True)
 class Identity:
-    """Which node is expected: its id, its key (32 bytes; None in `plain`), and the last boot counter that was seen of it."""
+    """Which node is expected: its id, key (32 bytes; None in `plain`), and the last boot counter seen of it."""
 
     device: str
     profile: Profile = Profile.PSK
@@ -124,7 +124,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Agreed:
-    """What a HELLO led to; `welcome` is the frame to send, `session` counts once the node shows that it has the keys."""
+    """What a HELLO led to; send the frame `welcome`; `session` counts once the node shows that it has the keys."""
 
     hello: Hello
     welcome: bytes
@@ -132,7 +132,7 @@ class Agreed:
 
 
 class Handshake:
-    """One INVITE and what may come of it. Nothing that comes in changes it: a forged HELLO cannot hinder the genuine one."""
+    """One INVITE and what may come of it. A forged HELLO changes nothing, so it cannot hinder the genuine one."""
 
     def __init__(self, identity: Identity, *, max_payload: int, random: Random, session_before: int = 0) -> None:
         self._identity = identity
@@ -179,15 +179,18 @@ class Handshake:
             raise _version_refused(device, f"version {hello.version}")
         if hello.incompat & ~INCOMPAT_BITS:
             raise NodeRefused(
-                f"{device}: its firmware asks for features {hello.incompat & ~INCOMPAT_BITS:#x} that this fedtiny does not have. "
+                f"{device}: its firmware asks for features {hello.incompat & ~INCOMPAT_BITS:#x} that this fedtiny "
+                "does not have. "
                 "Update fedtiny, or flash firmware of this version.",
                 device,
                 "incompat_bits",
             )
         if hello.profile is not self._identity.profile:
             raise NodeRefused(
-                f"{device}: asked for the profile {self._identity.profile.word}, it answered with {hello.profile.word}. "
-                "If nobody changed the node, somebody on the link tries to weaken it; otherwise flash firmware of this version.",
+                f"{device}: asked for the profile {self._identity.profile.word}, it answered with "
+                f"{hello.profile.word}. "
+                "If nobody changed the node, somebody on the link tries to weaken it; otherwise flash firmware "
+                "of this version.",
                 device,
                 "profile",
             )
@@ -200,14 +203,16 @@ class Handshake:
             return
         if not hmac.compare_digest(mac, hello_mac(key, self._invite, body)):
             raise NodeRefused(
-                f"{hello.device}: it does not have the key that is on file for it. Another device may use its name, or it was enrolled "
+                f"{hello.device}: it does not have the key that is on file for it. Another device may use its "
+                "name, or it was enrolled "
                 "elsewhere. If it is yours: fedtiny fleet enrol it anew; if not, find it.",
                 hello.device,
                 "key",
             )
         if hello.boot_counter < self._identity.boot_counter:
             raise NodeRefused(
-                f"{hello.device}: its boot counter went back from {self._identity.boot_counter} to {hello.boot_counter}. A copy of the "
+                f"{hello.device}: its boot counter went back from {self._identity.boot_counter} to "
+                f"{hello.boot_counter}. A copy of the "
                 "device, or storage that was restored, would do that. If it is yours: fedtiny fleet enrol it anew.",
                 hello.device,
                 "boot_counter",
@@ -237,8 +242,12 @@ def refused(payload: bytes, identity: Identity) -> NodeRefused:
     if refuse.reason is Reason.VERSION:
         return _version_refused(device, f"versions {refuse.lowest} to {refuse.highest}")
     what = {
-        Reason.INCOMPAT_BITS: f"its firmware does not know the features {refuse.unknown or 0:#x}. Flash firmware of this version.",
-        Reason.PROFILE: f"it refuses the profile {identity.profile.word}. Ask for the one that it was enrolled with, psk by default.",
+        Reason.INCOMPAT_BITS: (
+            f"its firmware does not know the features {refuse.unknown or 0:#x}. Flash firmware of this version."
+        ),
+        Reason.PROFILE: (
+            f"it refuses the profile {identity.profile.word}. Ask for the one it was enrolled with, psk by default."
+        ),
         Reason.KEY: "it does not know the key that is on file for it. If it is yours: fedtiny fleet enrol it anew.",
         Reason.NOT_ENROLLED: "it has no key yet. Give it one: fedtiny fleet enrol.",
         Reason.BUSY: "it is busy with another host. Stop that one, or wait.",
@@ -249,7 +258,8 @@ def refused(payload: bytes, identity: Identity) -> NodeRefused:
 def _version_refused(device: str, speaks: str) -> NodeRefused:
     ours = f"{LOWEST_VERSION}" if LOWEST_VERSION == HIGHEST_VERSION else f"{LOWEST_VERSION} to {HIGHEST_VERSION}"
     return NodeRefused(
-        f"{device}: it speaks {speaks} of the protocol, this fedtiny version {ours}. Flash firmware of this version, or update fedtiny.",
+        f"{device}: it speaks {speaks} of the protocol, this fedtiny version {ours}. Flash firmware of this "
+        "version, or update fedtiny.",
         device,
         "version",
     )

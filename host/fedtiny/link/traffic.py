@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Traffic:
-    """`down` is towards the node. Labels: frame types in lower case; for DATA `data.` and the object's kind, `data.unknown` if it came unasked.
+    """`down` is towards the node. Labels: frame types in lower case; for DATA `data.` and the object's kind,
+    `data.unknown` if it came unasked.
 
-    `up` holds the frames that were taken; `noise_bytes` what came between frames; `dropped` frames by cause; `up_bytes` everything
-    that came in. `resent_blocks` were sent more than once, `asked_again` asked for more than once, `repeated_blocks` came again.
+    `up` holds the frames that were taken; `noise_bytes` what came between frames; `dropped` frames by cause;
+    `up_bytes` everything that came in. `resent_blocks` were sent more than once, `asked_again` asked for more than
+    once, `repeated_blocks` came again.
     """
 
     down: Counter[str] = field(default_factory=Counter)
