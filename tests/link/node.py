@@ -88,7 +88,7 @@ class Node:
             return
         for piece in self._splitter.feed(data):
             if not isinstance(piece, Noise):
-                self._take(piece, now)
+                self._take(piece.frame, now)
 
     def _take(self, data: bytes, now: float) -> None:
         try:

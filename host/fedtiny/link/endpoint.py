@@ -296,7 +296,7 @@ class Endpoint:
                 if text:
                     self._on_log(text[:NOISE_TEXT])
             else:
-                self._on_bytes(piece, len(piece) + 1 + max(1, -(-len(piece) // 254)), now)
+                self._on_bytes(piece.frame, piece.stream_bytes, now)
 
     def outgoing(self, now: float) -> bytes | None:
         """The next frame for the carrier, or None. Ask only while the carrier takes more: here nothing waits twice."""
@@ -562,15 +562,20 @@ class Endpoint:
 
     def _on_ack(self, ack: Ack, now: float) -> None:
         self._life = now
-        if self._ticket and ack.number == self._ticket.number and self._phase is _Phase.TELLING:
+        if self._ticket is None or ack.number != self._ticket.number:
+            return
+        if self._phase is _Phase.TELLING:
             self._start_working(now)
+        elif self._phase is _Phase.WORKING:
+            self._working.tries = 0  # it hears
 
     def _start_working(self, now: float) -> None:
         assert self._ticket is not None
         self._phase = _Phase.WORKING
         self._working.start(now)
         self._working.again(now)
-        self._limit = now + self._ticket.job.limit_s
+        if self._limit is None:  # a new session in between gives no new time
+            self._limit = now + self._ticket.job.limit_s
 
     def _on_request(self, request: Request, now: float) -> None:
         self._life = now
@@ -717,7 +722,7 @@ class Endpoint:
 
     def _give_up(self, now: float) -> None:
         device = self.identity.device
-        if self._limit is not None and now >= self._limit and self._phase is _Phase.WORKING and self._ticket:
+        if self._limit is not None and now >= self._limit and self._ticket:
             limit = self._ticket.job.limit_s
             self._end(
                 NoAnswer(

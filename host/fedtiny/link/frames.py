@@ -156,6 +156,14 @@ class Noise:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A frame that came over a byte stream, and how many bytes it took there with its closing zero."""
+
+    frame: bytes
+    stream_bytes: int
+
+
 class Splitter:
     """Cuts a byte stream into frames and noise; keeps at most one frame of the largest size."""
 
@@ -164,7 +172,7 @@ class Splitter:
         self._limit = longest + longest // 254 + 1
         self._held = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[bytes | Noise]:
+    def feed(self, data: bytes) -> Iterator[Found | Noise]:
         """What is complete now: undamaged COBS with a header of our version, or noise."""
         pieces = data.split(b"\0")
         for piece in pieces[:-1]:
@@ -178,7 +186,7 @@ class Splitter:
             for start in range(0, len(whole), self._limit):
                 yield Noise(whole[start : start + self._limit])
 
-    def _frame(self, stuffed: bytes) -> bytes | Noise:
+    def _frame(self, stuffed: bytes) -> Found | Noise:
         if len(stuffed) > self._limit:
             return Noise(stuffed)
         try:
@@ -187,4 +195,4 @@ class Splitter:
             return Noise(stuffed)
         if len(frame) < HEADER.size + CRC_BYTES or (frame[0] & 0xFC) != VERSION << 4:
             return Noise(stuffed)
-        return frame
+        return Found(frame, len(stuffed) + 1)

@@ -80,26 +80,23 @@ class ResetReason(IntEnum):
     FAULT = 6
 
 
-class _Float32(float):
+@dataclass(frozen=True)
+class _Float32:
     """Written with 32 bits whatever its value."""
 
+    value: float
 
-class _Float64(float):
+
+@dataclass(frozen=True)
+class _Float64:
     """Written with 64 bits whatever its value."""
 
-
-def _write_float32(encoder: Any, value: _Float32) -> None:
-    try:
-        encoder.write(struct.pack(">Bf", 0xFA, value))
-    except OverflowError:
-        raise MessageError(f"{value} does not fit a 32-bit float") from None
+    value: float
 
 
-def _write_float64(encoder: Any, value: _Float64) -> None:
-    encoder.write(struct.pack(">Bd", 0xFB, value))
-
-
-_FLOATS: Mapping[type, Callable[[Any, Any], None]] = {_Float32: _write_float32, _Float64: _write_float64}
+def _write_float(encoder: Any, number: Any) -> None:
+    width = {_Float32: (">Bf", 0xFA), _Float64: (">Bd", 0xFB)}[type(number)]
+    encoder.write(struct.pack(*width, number.value))
 
 
 @dataclass(frozen=True)
@@ -156,7 +153,7 @@ def _one_of(kinds: type[IntEnum]) -> _Type:
     return _Type(lambda value: int(unpack(int(value))), unpack)
 
 
-def _numbers(real: type[float]) -> _Type:
+def _numbers(real: type[_Float32] | type[_Float64]) -> _Type:
     """Integers of up to 64 bits and floats, as a tuple."""
 
     def packed(value: Any) -> Any:
@@ -346,7 +343,10 @@ def encode(message: Message) -> bytes:
             packed[key] = kind.pack(value)
         except (MessageError, TypeError, ValueError) as error:
             raise MessageError(f"{type(message).__name__}.{name} = {value!r}: {error}") from None
-    return cbor2.dumps(packed, encoders=_FLOATS)
+    try:
+        return cbor2.dumps(packed, default=_write_float)
+    except OverflowError:
+        raise MessageError(f"{message!r}: a number that does not fit a 32-bit float") from None
 
 
 def decode(kind: type[M], data: bytes) -> M:
@@ -354,7 +354,7 @@ def decode(kind: type[M], data: bytes) -> M:
     if len(data) > MAX_MESSAGE_BYTES:
         raise MessageError(f"a message of {len(data)} bytes; at most {MAX_MESSAGE_BYTES} are allowed")
     try:
-        packed = cbor2.loads(data, max_depth=4, allow_indefinite=False, allow_duplicate_keys=False)
+        packed = cbor2.loads(data)
     except Exception as error:  # a tag may bring any exception of the type that it names
         raise MessageError(f"no CBOR: {error}") from None
     message = _unpack(kind, packed)
