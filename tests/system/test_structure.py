@@ -40,7 +40,7 @@ ALLOWED = {
 }  # fmt: skip
 
 HEAVY = {
-    "torch", "onnx", "onnxruntime", "aiomqtt", "cbor2", "cobs", "cryptography", "paho", "serial", "serial_asyncio_fast",
+    "torch", "onnx", "onnxruntime", "aiomqtt", "cbor2", "cobs", "cryptography", "paho", "serial",
 }  # fmt: skip
 QUICK = {"__init__", "cli", "config", "progress", "runfolder", "federation", "pruning", "data", "journal", "experiment"}
 

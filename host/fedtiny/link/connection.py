@@ -11,7 +11,7 @@ from fedtiny.link.links import Line, Link
 from fedtiny.link.messages import Hello
 from fedtiny.link.session import Identity
 from fedtiny.link.traffic import Traffic
-from fedtiny_export.errors import LinkError, LinkUnavailable
+from fedtiny_export.errors import LinkUnavailable
 
 FIRST_BACK_OFF_S, LONGEST_BACK_OFF_S = 0.25, 4.0
 FRAMES_A_TURN = 32  # then other connections have the event loop
@@ -127,7 +127,7 @@ class Connection:
         try:
             await future
         except asyncio.CancelledError:
-            self.endpoint.cancel(LinkError(f"{self.device}: nobody waits for the answer any more", self.device))
+            self.endpoint.forget(ticket)
             raise
         if ticket.error is not None:
             raise ticket.error

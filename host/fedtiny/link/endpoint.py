@@ -265,9 +265,14 @@ class Endpoint:
             self._shake_hands(now)
         return ticket
 
-    def cancel(self, error: LinkError) -> None:
-        """Nobody waits for the job any more."""
-        self._end(error)
+    def forget(self, ticket: Ticket) -> None:
+        """Nobody waits for this ticket any more."""
+        if ticket is self._ticket:
+            self._end(LinkError(f"{self.identity.device}: nobody waits for the answer any more", self.identity.device))
+        if ticket in self._reaching:
+            self._reaching.remove(ticket)
+        if self._enrolling and ticket is self._enrolling[2]:
+            self._enrolling = None
 
     def enrol(self, key: bytes, now: float, on_done: Callable[[Ticket], None] = lambda _: None) -> Ticket:
         """Gives a node that has none this key, in the clear; then the endpoint's identity has it."""
@@ -735,11 +740,7 @@ class Endpoint:
         if self._phase is _Phase.WORKING:
             self._life, self._problem = now, None  # it works and does not hear: its limit is what counts
             return
-        error = self._problem or NoAnswer(
-            f"{device}: no answer on {self.carrier.name} for {self._patience:g} s{self._heard()}. "
-            "Is it powered, is its firmware running, is this its link and speed?",
-            device,
-        )
+        error = self._problem or self._silence()
         self._problem = None
         if self._enrolling:
             ticket, self._enrolling = self._enrolling[2], None
@@ -758,15 +759,18 @@ class Endpoint:
         end = self._life + self._patience
         return end if self._problem is None else min(end, max(self._refused_at, self._life) + REFUSED_S)
 
-    def _heard(self) -> str:
+    def _silence(self) -> NoAnswer:
+        device = self.identity.device
+        what = f"{device}: no answer on {self.carrier.name} for {self._patience:g} s"
         if not self._up:
-            return f" (the link is down: {self._link_problem or 'it was never open'})"
+            return NoAnswer(f"{what}. The link is down: {self._link_problem or 'it was never opened'}", device)
+        heard = ""
         if self.traffic.dropped:
             causes = ", ".join(f"{count} {cause}" for cause, count in self.traffic.dropped.most_common(3))
-            return f" (frames dropped: {causes})"
-        if self.traffic.noise_bytes:
-            return f" ({self.traffic.noise_bytes} bytes that are no frames: see its log)"
-        return ""
+            heard = f" (frames dropped: {causes})"
+        elif self.traffic.noise_bytes:
+            heard = f" ({self.traffic.noise_bytes} bytes that are no frames: see its log)"
+        return NoAnswer(f"{what}{heard}. Is it powered, is its firmware running, is this its link and speed?", device)
 
     def _end(self, result: Answer | LinkError) -> None:
         ticket, self._ticket = self._ticket, None

@@ -111,13 +111,8 @@ class SerialLink:
         self.carrier = Carrier(f"serial:{port}@{baud}", bytes_per_s=baud / BITS_A_BYTE)
 
     async def open(self, receiver: Receiver) -> Line:
-        from serial_asyncio_fast import SerialTransport
-
         port = self._open_port()
-        bridge = _Bridge(receiver)
-        SerialTransport(asyncio.get_running_loop(), bridge, port)
-        await asyncio.sleep(0)  # the transport calls connection_made soon
-        return bridge
+        return FdLine(port.fileno(), receiver, port.close)
 
     def _open_port(self) -> Any:
         import serial
@@ -193,14 +188,15 @@ class PtyLink:
         except OSError as problem:
             raise LinkUnavailable(_port_problem(self._path, problem)) from None
         tty.setraw(fd)
-        return FdLine(fd, receiver)
+        return FdLine(fd, receiver, lambda: os.close(fd))
 
 
 class FdLine:
-    """A file descriptor of a terminal as a line; owns it."""
+    """A terminal's file descriptor as a line, for Unix; `close_fd` closes it."""
 
-    def __init__(self, fd: int, receiver: Receiver) -> None:
+    def __init__(self, fd: int, receiver: Receiver, close_fd: Callable[[], None]) -> None:
         self._fd = fd
+        self._close_fd = close_fd
         self._receiver = receiver
         self._loop = asyncio.get_running_loop()
         self._waiting = bytearray()
@@ -228,7 +224,7 @@ class FdLine:
             self._open = False
             self._loop.remove_reader(self._fd)
             self._loop.remove_writer(self._fd)
-            os.close(self._fd)
+            self._close_fd()
 
     def _read(self) -> None:
         try:
@@ -275,7 +271,7 @@ class TcpLink:
             transport, bridge = await loop.create_connection(lambda: _Bridge(receiver), self._host, self._port)
         except OSError as problem:
             raise LinkUnavailable(
-                f"tcp:{self._host}:{self._port}: {problem.strerror or problem}. Is the node or emulator running "
+                f"tcp:{self._host}:{self._port}: {os.strerror(problem.errno) if problem.errno else problem}. Is the node or emulator running "
                 "and listening there?"
             ) from None
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
