@@ -270,9 +270,9 @@ class TcpLink:
         try:
             transport, bridge = await loop.create_connection(lambda: _Bridge(receiver), self._host, self._port)
         except OSError as problem:
+            why = os.strerror(problem.errno) if problem.errno else str(problem)
             raise LinkUnavailable(
-                f"tcp:{self._host}:{self._port}: {os.strerror(problem.errno) if problem.errno else problem}. Is the node or emulator running "
-                "and listening there?"
+                f"tcp:{self._host}:{self._port}: {why}. Is the node or emulator running and listening there?"
             ) from None
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return bridge

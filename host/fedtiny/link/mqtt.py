@@ -123,7 +123,7 @@ class Broker:
             protocol=aiomqtt.ProtocolVersion.V5,
             will=aiomqtt.Will(f"{self._root}_host/state", LOST, qos=1, retain=True),
             keepalive=account.keepalive_s,
-            timeout=10,
+            timeout=5,
             tls_context=self._tls(),
         )
         # aiomqtt has no public way to its paho client, and its queue and future per message cost more than a frame.
@@ -173,6 +173,8 @@ class Broker:
             )
         if "ssl" in lower or "tls" in lower or "eof" in lower:
             return f"{where}: no TLS there ({text}). Is this the port for TLS, 8883 by custom?"
+        if "timed out" in lower and not self.account.tls:
+            return f"{where}: it does not answer the login. If this is its port for TLS, set tls; is the host right?"
         return f"{where}: cannot be reached ({text}). Is it running, and is a firewall in between?"
 
     async def _keep(self) -> None:
