@@ -37,7 +37,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     """The promised rows in the order of the goals, then what the small plans cost."""
     by_name = {row["name"]: row for row in rows}
     lines = ["| row | value | to reach | elsewhere |", "|---|---|---|---|"]
-    for name in [*GOALS, *BESIDE, *(name for name in by_name if ".small." in name), "node.stack_bytes"]:
+    small = [name for name in by_name if ".small." in name or ".portable." in name]
+    for name in [*GOALS, *BESIDE, *small, "node.stack_bytes"]:
         row, goal = by_name[name], GOALS.get(name)
         reach = "" if goal is None else f"{'≥' if goal.at_least else '≤'} {figure(goal.value, row['unit'])}"
         peers = "; ".join(f"{figure(peer.value, peer.unit)} {peer.who}" for peer in peers_of(name))
