@@ -297,7 +297,7 @@ class CoreNode:
         return self._get_vector("stats", self.stat_count)
 
     def set_mask(self, layer: int, mask: EncodedMask) -> None:
-        _check(self._lib.ft_set_mask(self._node, layer, mask.encoding, mask.data, len(mask.data)), "changing a mask")
+        _check(self._lib.ft_set_mask(self._node, layer, mask.code, mask.data, len(mask.data)), "changing a mask")
 
     def set_thresholds(self, thresholds: F32) -> None:
         thresholds = _f32(thresholds)
