@@ -66,6 +66,9 @@ class TrainSettings(Section):
     keep: Literal["f32", "f16", "int8"] = Field(
         "f32", description="what training keeps of activations: as they are, or rounded to take less memory"
     )
+    upload: Literal["f32", "f16"] = Field(
+        "f32", description="how trained values go up: as they are, or rounded to half the bytes"
+    )
     last_layers: int = Field(
         0, ge=0, le=1000, description="only the last so many layers train; what is before them stays; 0 = all"
     )

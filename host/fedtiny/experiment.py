@@ -299,6 +299,7 @@ class Experiment:
             micro_batch=train.micro_batch,
             loss=train.loss,
             keep=train.keep,
+            upload=train.upload,
             lean=train.lean,
             last_layers=train.last_layers,
             seed=self.config.seed,
