@@ -60,6 +60,9 @@ class TrainSettings(Section):
     lr_final: float = Field(0.1, ge=0, le=1, description="share of lr that cosine leaves in the last round")
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
     weight_decay: float = Field(0.0005, ge=0, lt=1, description="of SGD, on every trained parameter")
+    loss: Literal["cross_entropy", "mse"] = Field(
+        "cross_entropy", description="of the softmax, or the mean squared error from the label's one-hot vector"
+    )
     keep: Literal["f32", "f16", "int8"] = Field(
         "f32", description="what training keeps of activations: as they are, or rounded to take less memory"
     )

@@ -255,6 +255,7 @@ class Experiment:
                 epochs=settings.epochs,
                 lr=settings.lr,
                 batch=settings.batch,
+                loss=self.config.train.loss,
                 seed=self.config.seed,
             )
         return from_torch(self._module, self.dataset.input_shape)
@@ -296,6 +297,7 @@ class Experiment:
             lr_decay=train.lr_decay,
             lr_final=train.lr_final,
             micro_batch=train.micro_batch,
+            loss=train.loss,
             keep=train.keep,
             lean=train.lean,
             last_layers=train.last_layers,
@@ -305,11 +307,11 @@ class Experiment:
         )
 
     def _evaluate(self, model: Model) -> tuple[float, float]:
-        """Test loss (nats per sample) and accuracy."""
+        """Test loss, the mean per sample, and accuracy."""
         from fedtiny.result import loss_and_accuracy
         from fedtiny_export.runtimes import torch_logits
 
-        return loss_and_accuracy(torch_logits(model, self.dataset.x_test), self.dataset.y_test)
+        return loss_and_accuracy(torch_logits(model, self.dataset.x_test), self.dataset.y_test, self.config.train.loss)
 
 
 def resume(folder: RunFolder, config: Config) -> SqliteJournal:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtiny.federation.tasks import F32, Infer, Load, Logits, NodeFailure, NodeReport
+from fedtiny.federation.tasks import F32, Infer, Load, Logits, Loss, NodeFailure, NodeReport
 from fedtiny_export.errors import FedtinyError
 from fedtiny_export.graph import Graph
 from fedtiny_export.model import Model
@@ -126,7 +126,7 @@ def evaluate_saved(blob: bytes, onnx_bytes: bytes, config: Config) -> dict[str, 
     in_onnx = onnxruntime_logits(onnx.load_from_string(onnx_bytes), data.x_test)
     runtimes = {}
     for name, logits in (("node", on_node), ("onnxruntime", in_onnx)):
-        loss, accuracy = loss_and_accuracy(logits, data.y_test)
+        loss, accuracy = loss_and_accuracy(logits, data.y_test, config.train.loss)
         runtimes[name] = {"accuracy": accuracy, "loss": loss}
     return {
         "dataset": data.name,
@@ -141,11 +141,17 @@ def max_abs(a: F32, b: F32) -> float:
     return float(np.abs(a - b).max(initial=0.0))
 
 
-def loss_and_accuracy(logits: F32, y: NDArray[np.uint16]) -> tuple[float, float]:
-    """Mean softmax cross-entropy in nats, and the share of samples whose largest logit is their class."""
+def loss_and_accuracy(logits: F32, y: NDArray[np.uint16], loss: Loss) -> tuple[float, float]:
+    """Mean loss of logits (n, classes) in float64, and the share of samples whose largest logit is their class.
+
+    cross_entropy: of the softmax, in nats; mse: over all outputs, from the label's one-hot vector.
+    """
     wide = logits.astype(np.float64)
-    shifted = wide - wide.max(axis=1, keepdims=True)
-    losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(y)), y]
+    if loss == "mse":
+        losses = np.square(wide - np.eye(wide.shape[1])[y]).mean(axis=1)
+    else:
+        shifted = wide - wide.max(axis=1, keepdims=True)
+        losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(y)), y]
     return float(losses.mean()), float((logits.argmax(axis=1) == y).mean())
 
 

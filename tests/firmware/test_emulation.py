@@ -67,6 +67,13 @@ def test_counts_are_exact_and_the_same_in_every_run(board: Board, program: Path)
     assert run(board, program, arguments=["count"]).instructions is None
 
 
+@pytest.mark.parametrize("board", [load_board("qemu-mps2-an386")], ids=["an386"])
+def test_counts_stay_exact_when_the_timer_goes_round(board: Board, program: Path) -> None:
+    counts = lines(run(board, program, arguments=["round"], count=True).output)["loop"]
+    assert sum(counts) * 128 > 2**32 * 40
+    assert set(counts) == {2 * 200_000_000 + 1}
+
+
 def test_files_come_and_go(board: Board, program: Path, tmp_path: Path) -> None:
     content = bytes(range(256)) * 300
     (tmp_path / "from").write_bytes(content)

@@ -369,6 +369,7 @@ class Server:
                 norm=settings.norm,
                 topk_max=self._method.topk_max(self._graph, self._masks),
                 score_tile_bytes=settings.score_tile_bytes,
+                loss=settings.loss,
                 keep=settings.keep,
                 lean=settings.lean,
                 plain_sgd=settings.momentum == 0,

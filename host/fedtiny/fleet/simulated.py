@@ -43,7 +43,7 @@ from fedtiny_export.blob import read_blob
 from fedtiny_export.errors import FedtinyError, FleetError
 from fedtiny_export.graph import F32, Graph
 from fedtiny_export.masks import decode_mask
-from fedtiny_export.reference import GraphModule, sample_losses
+from fedtiny_export.reference import GraphModule, sample_losses, single_thread
 from fedtiny_export.reference import Moments as BatchMoments
 from fedtiny_export.values import pack_stats, pack_values, unpack_stats
 
@@ -72,7 +72,7 @@ class SimulatedFleet:
 
     def ask(self, orders: Mapping[str, Sequence[Task]]) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
         refuse_what_does_not_fit(orders, self._ram_bytes)
-        with _one_thread_each():
+        with single_thread():  # nodes fill the cores
             work = {self._pool.submit(self._nodes[name].do_all, tasks): name for name, tasks in orders.items()}
             try:
                 for future in as_completed(work):
@@ -380,14 +380,3 @@ class _Sums:
             between = (counts * (sums / counts - mean) ** 2).sum(0)
             parts += [sums.sum(0), m2.sum(0) + between]
         return torch.cat(parts).float().cpu().numpy() if parts else np.zeros(0, np.float32)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """A node computes on one thread: results do not depend on the machine's cores, and nodes fill these."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
