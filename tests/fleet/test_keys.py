@@ -111,7 +111,8 @@ def test_keys_that_others_may_read_are_not_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"version": 1, "devices": {"n1": {}}}', '{"version": 1, "devices": {"n1": {"key": "xy"}}}']
+    "text",
+    ["", "[]", "{}", '{"version": 1, "devices": {"n1": {}}}', '{"version": 1, "devices": {"n1": {"key": "xy"}}}'],
 )
 def test_a_damaged_key_file_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "lab.keys"
