@@ -124,7 +124,7 @@ def _library() -> ct.CDLL:
 
 def status_text(status: int) -> str:
     """ft_status in words."""
-    return str(_library().ft_statusstatus_text(status).decode())
+    return str(_library().ft_status_text(status).decode())
 
 
 def _check(status: int, what: str) -> None:
