@@ -20,7 +20,6 @@ from ..conftest import Outcome
 from .node import Node
 from .wires import KEY, AnyNode, ask, endpoint, make_node, wire
 
-
 WRONG = "wrong key, downgrade, rollback, other version"
 REFUSED = "refused: which node, why, what to do"
 
