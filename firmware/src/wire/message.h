@@ -9,14 +9,15 @@
 #include "fedtiny_wire.h"
 
 typedef struct {
-    uint64_t number;   /* integers: the value; others: bytes at `at` */
+    uint32_t number;   /* integers: the value, of 64 bits the lower half; others: bytes at `at` */
+    uint32_t high;     /* of 64 bits the upper half */
     const uint8_t *at; /* bytes, text; lists: their CBOR with its head */
     bool there;
 } ft_item;
 
 typedef struct {
     uint8_t type;      /* private to message.c */
-    uint8_t low, high; /* of a value or a length; uint: bits */
+    uint8_t low, high; /* of a value or a length; uint: high = bits; numbers: high = head of its floats */
 } ft_field;
 
 typedef struct {
@@ -46,12 +47,12 @@ extern const ft_schema ft_invite, ft_hello, ft_welcome, ft_refuse, ft_announce, 
 
 /* items: FT_ITEMS of them; they point into bytes. */
 bool ft_message_decode(const ft_schema *schema, const uint8_t *bytes, uint32_t count, ft_item *items);
-/* Returns the bytes written, 0 if they are more than capacity or an item is outside of its type. */
-uint32_t ft_message_encode(const ft_schema *schema, const ft_item *items, uint8_t *out, uint32_t capacity);
+/* Returns the bytes written. Items are trusted to be what the schema says; out has room for what they point to and 10 bytes each. */
+uint32_t ft_message_encode(const ft_schema *schema, const ft_item *items, uint8_t *out);
 
 /* A list of objects, as the encoder takes it; out has FT_REFS_BYTES. */
 enum { FT_REFS_BYTES = 1 + FT_WIRE_OBJECTS * (1 + 1 + 1 + FT_WIRE_HASH + 5) };
-uint32_t ft_message_put_refs(uint8_t *out, const ft_wire_ref *refs, uint32_t count);
+uint32_t ft_message_put_refs(uint8_t *out, const ft_wire_source *sources, uint32_t count);
 uint32_t ft_message_get_refs(const ft_item *item, ft_wire_ref refs[FT_WIRE_OBJECTS]); /* of a decoded message */
 
 #endif

@@ -45,7 +45,7 @@ static bool same_ref(const ft_wire_ref *a, const ft_wire_ref *b)
 /* The download of object i: an unfinished one of the same bytes at the same place goes on. */
 static uint8_t slot_for(ft_wire *wire, uint32_t i)
 {
-    ft_wire_download new = {wire->task.refs[i], (uint16_t)(wire->session.max_payload - 8), wire->task.objects[i], 0, 0};
+    ft_wire_download new = {wire->task.refs[i], (uint16_t)(wire->session.max_payload - 8), wire->task.objects[i], 0};
     uint8_t chosen = NO_SLOT;
     for (uint8_t s = 0; s < FT_WIRE_OBJECTS; s++) {
         ft_wire_download *d = &wire->downloads[s];
@@ -60,9 +60,11 @@ static uint8_t slot_for(ft_wire *wire, uint32_t i)
         } else if (d->block_bytes && overlaps(d, &new)) {
             d->block_bytes = 0;
         }
-        if (chosen == NO_SLOT || (!d->block_bytes && new.base == 0 && new.have == 0 && wire->downloads[chosen].block_bytes))
+        if (chosen == NO_SLOT || (!d->block_bytes && new.base == 0 && wire->downloads[chosen].block_bytes))
             chosen = s;
     }
+    if (chosen == wire->fetch.slot && !same_ref(&wire->downloads[chosen].ref, &new.ref))
+        wire->fetch.slot = NO_SLOT; /* what is known of its blocks was known of another's */
     wire->downloads[chosen] = new;
     return chosen;
 }
@@ -79,7 +81,7 @@ static void begin(ft_wire *wire)
 {
     ft_wire_task *task = &wire->task;
     memset(&wire->reply, 0, sizeof wire->reply);
-    wire->queue.bits[0] = wire->queue.bits[1] = 0;
+    memset(&wire->queue, 0, sizeof wire->queue);
     for (uint32_t i = 0; i < task->object_count; i++) {
         bool have = false;
         task->objects[i] = wire->tasks.place(wire->tasks.ctx, task, i, &have, &wire->reply);
@@ -105,8 +107,8 @@ static bool take(ft_wire_task *task, const ft_item *m)
 {
     const ft_item *parameters = &m[FT_TASK_PARAMETERS];
     memset(task, 0, sizeof *task);
-    task->number = (uint32_t)m[FT_TASK_NUMBER].number;
-    task->round = (uint32_t)m[FT_TASK_ROUND].number;
+    task->number = m[FT_TASK_NUMBER].number;
+    task->round = m[FT_TASK_ROUND].number;
     task->attempt = (uint8_t)m[FT_TASK_ATTEMPT].number;
     task->kind = (uint8_t)m[FT_TASK_KIND].number;
     memcpy(task->run, m[FT_TASK_RUN].at, sizeof task->run);
@@ -128,7 +130,7 @@ static void on_task(ft_wire *wire, const uint8_t *payload, uint32_t count)
         wire->counts.dropped++;
         return;
     }
-    uint32_t number = (uint32_t)m[FT_TASK_NUMBER].number;
+    uint32_t number = m[FT_TASK_NUMBER].number;
     bool fresh = wire->session.fresh, same = wire->state != FT_TASK_NONE && number == task->number
         && task->kind == m[FT_TASK_KIND].number && task->round == m[FT_TASK_ROUND].number
         && task->attempt == m[FT_TASK_ATTEMPT].number && memcmp(task->run, m[FT_TASK_RUN].at, sizeof task->run) == 0;
@@ -162,8 +164,10 @@ static void work(ft_wire *wire)
             wire->tasks.work(wire->tasks.ctx, &wire->task, &wire->counts, ft_record_boots(wire), reply);
         else if (!ft_record_forget(wire))
             ft_wire_fail(reply, FT_ERR_DATA, "the key could not be erased: the storage failed", 0, 0);
-        if (!reply->untouched)
+        if (!reply->untouched) {
             memset(wire->downloads, 0, sizeof wire->downloads);
+            wire->fetch.slot = NO_SLOT;
+        }
     }
     for (uint32_t i = 0; i < reply->object_count; i++)
         ft_object_name(&reply->objects[i]);
@@ -178,26 +182,23 @@ static uint32_t put_reply(ft_wire *wire, uint8_t *out)
     const ft_wire_reply *r = &wire->reply;
     const ft_wire_task *t = &wire->task;
     uint8_t raw[FT_REFS_BYTES];
-    ft_wire_ref refs[FT_WIRE_OBJECTS];
-    for (uint32_t i = 0; i < r->object_count; i++)
-        refs[i] = r->objects[i].ref;
     ft_item m[FT_ITEMS] = {
-        [FT_REPLY_NUMBER] = {t->number, 0, true},
-        [FT_REPLY_RUN] = {sizeof t->run, t->run, true},
-        [FT_REPLY_ROUND] = {t->round, 0, true},
-        [FT_REPLY_ATTEMPT] = {t->attempt, 0, true},
-        [FT_REPLY_STATUS] = {r->status, 0, true},
-        [FT_REPLY_RESULTS] = {r->result_bytes, r->results, r->result_bytes > 0},
-        [FT_REPLY_OBJECTS] = {ft_message_put_refs(raw, refs, r->object_count), raw, r->object_count > 0},
-        [FT_REPLY_PROBLEM] = {strlen(r->problem), (const uint8_t *)r->problem, r->problem[0] != 0},
+        [FT_REPLY_NUMBER] = {t->number, 0, 0, true},
+        [FT_REPLY_RUN] = {sizeof t->run, 0, t->run, true},
+        [FT_REPLY_ROUND] = {t->round, 0, 0, true},
+        [FT_REPLY_ATTEMPT] = {t->attempt, 0, 0, true},
+        [FT_REPLY_STATUS] = {r->status, 0, 0, true},
+        [FT_REPLY_RESULTS] = {r->result_bytes, 0, r->results, r->result_bytes > 0},
+        [FT_REPLY_OBJECTS] = {ft_message_put_refs(raw, r->objects, r->object_count), 0, raw, r->object_count > 0},
+        [FT_REPLY_PROBLEM] = {(uint32_t)strlen(r->problem), 0, (const uint8_t *)r->problem, r->problem[0] != 0},
     };
-    return ft_message_encode(&ft_reply, m, out, FT_WIRE_PAYLOAD);
+    return ft_message_encode(&ft_reply, m, out);
 }
 
 static uint32_t put_ack(const ft_wire *wire, uint8_t *out)
 {
-    ft_item m[] = {{wire->task.number, 0, true}};
-    return ft_message_encode(&ft_ack, m, out, FT_WIRE_PAYLOAD);
+    ft_item m[] = {{wire->task.number, 0, 0, true}};
+    return ft_message_encode(&ft_ack, m, out);
 }
 
 /* -- Receiving */
