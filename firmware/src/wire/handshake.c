@@ -1,5 +1,6 @@
 #include "../bytes.h"
 #include "blake2b.h"
+#include "cbor.h"
 #include "message.h"
 #include "monocypher.h"
 #include "wire.h"
@@ -8,15 +9,8 @@ enum { VERSION = 1, MAC = 16, HASH = 32, SMALLEST_PAYLOAD = 64, NONCE = 16, FIRM
 enum { OPERATORS = 0x7FE }; /* a bit per kind of BLOB.md: this core knows all of them */
 enum { HELLO_BYTES = 256 }; /* at least the longest */
 
-static ft_item number(uint32_t value) { return (ft_item){value, 0, 0, true}; }
-static ft_item octets(const void *at, uint32_t count) { return (ft_item){count, 0, at, true}; }
-
-static ft_item id(const ft_wire *wire)
-{
-    uint32_t count;
-    const uint8_t *at = ft_record_id(wire, &count);
-    return octets(at, count);
-}
+static void write_text(ft_writer *w, const char *text) { ft_write_string(w, FT_CBOR_TEXT, text, (uint32_t)strlen(text)); }
+static void write_id(ft_writer *w, const ft_wire *wire) { write_text(w, ft_wire_device(wire)); }
 
 static void add_text(ft_blake2b *b, const char *text) { ft_blake2b_add(b, text, (uint32_t)strlen(text)); }
 
@@ -118,7 +112,7 @@ void ft_handshake_invite(ft_wire *wire, const uint8_t *payload, uint32_t count)
 }
 
 /* The same bytes each time for one INVITE. */
-uint32_t ft_handshake_hello(ft_wire *wire, uint8_t *out)
+uint32_t ft_handshake_hello(const ft_wire *wire, uint8_t *out)
 {
     const ft_wire_handshake *h = &wire->hands;
     const ft_wire_facts *facts = wire->facts;
@@ -127,28 +121,27 @@ uint32_t ft_handshake_hello(ft_wire *wire, uint8_t *out)
     ft_store_u32(nonce, boots);
     ft_store_u32(nonce + 4, h->count);
     memcpy(nonce + 8, h->random, sizeof h->random);
-    ft_item m[FT_ITEMS] = {
-        [FT_HELLO_VERSION] = number(VERSION),
-        [FT_HELLO_NONCE] = octets(nonce, sizeof nonce),
-        [FT_HELLO_DEVICE] = id(wire),
-        [FT_HELLO_PROFILE] = number(h->profile),
-        [FT_HELLO_INCOMPAT] = number(0),
-        [FT_HELLO_COMPAT] = number(0),
-        [FT_HELLO_PAYLOAD] = number(h->max_payload),
-        [FT_HELLO_OBJECT] = number(h->arena_bytes),
-        [FT_HELLO_BOOT] = number(boots),
-        [FT_HELLO_RESET] = number(facts->reset_reason),
-        [FT_HELLO_BOARD] = octets(facts->board, (uint32_t)strlen(facts->board)),
-        [FT_HELLO_FIRMWARE] = octets(facts->firmware, FIRMWARE),
-        [FT_HELLO_OPERATORS] = number(OPERATORS),
-        [FT_HELLO_ARENA] = number(h->arena_bytes),
-        [FT_HELLO_FREE] = number(h->free_bytes),
-    };
+    ft_writer w = ft_write_map(out);
+    ft_write_number(&w, VERSION);
+    ft_write_string(&w, FT_CBOR_BYTES, nonce, sizeof nonce);
+    write_id(&w, wire);
+    ft_write_number(&w, h->profile);
+    ft_write_number(&w, 0); /* incompat and compat bits */
+    ft_write_number(&w, 0);
+    ft_write_number(&w, h->max_payload);
+    ft_write_number(&w, h->arena_bytes); /* the largest object */
+    ft_write_number(&w, boots);
+    ft_write_number(&w, facts->reset_reason);
+    write_text(&w, facts->board);
+    ft_write_string(&w, FT_CBOR_BYTES, facts->firmware, FIRMWARE);
+    ft_write_number(&w, OPERATORS);
+    ft_write_number(&w, h->arena_bytes);
+    ft_write_number(&w, h->free_bytes);
     if (h->profile == FT_PROFILE_PSK_FS) {
         facts->exchange->public_key(public_key, h->secret);
-        m[FT_HELLO_PUBLIC] = octets(public_key, sizeof public_key);
+        ft_write_string(&w, FT_CBOR_BYTES, public_key, sizeof public_key);
     }
-    count = ft_message_encode(&ft_hello, m, out);
+    count = ft_write_end(&w);
     if (h->profile == FT_PROFILE_PLAIN)
         return count;
     mac(out + count, ft_record_key(wire), "hello", h->t1, out, count);
@@ -232,29 +225,39 @@ void ft_handshake_enrol(ft_wire *wire, const uint8_t *payload, uint32_t count)
         wire->wants |= FT_WANTS_ENROLLED;
 }
 
-uint32_t ft_handshake_enrolled(ft_wire *wire, uint8_t *out)
+uint32_t ft_handshake_enrolled(const ft_wire *wire, uint8_t *out)
 {
     uint8_t check[CHECK];
     const uint8_t *key = ft_record_key(wire);
     if (!key)
         return 0;
     digest(check, CHECK, key, "fedtiny key check");
-    ft_item m[] = {id(wire), octets(check, sizeof check)};
-    return ft_message_encode(&ft_enrolled, m, out);
+    ft_writer w = ft_write_map(out);
+    write_id(&w, wire);
+    ft_write_string(&w, FT_CBOR_BYTES, check, sizeof check);
+    return ft_write_end(&w);
 }
 
-uint32_t ft_handshake_refuse(ft_wire *wire, uint8_t *out)
+uint32_t ft_handshake_refuse(const ft_wire *wire, uint8_t *out)
 {
-    ft_item m[] = {number(wire->refusal), id(wire), {0, 0, 0, false}, {0, 0, 0, false}, {0, 0, 0, false}};
-    if (wire->refusal == FT_REASON_VERSION)
-        m[FT_REFUSE_LOWEST] = m[FT_REFUSE_HIGHEST] = number(VERSION);
-    else if (wire->refusal == FT_REASON_INCOMPAT)
-        m[FT_REFUSE_UNKNOWN] = number(wire->unknown_bits);
-    return ft_message_encode(&ft_refuse, m, out);
+    ft_writer w = ft_write_map(out);
+    ft_write_number(&w, wire->refusal);
+    write_id(&w, wire);
+    if (wire->refusal == FT_REASON_VERSION) {
+        ft_write_number(&w, VERSION); /* lowest and highest */
+        ft_write_number(&w, VERSION);
+    } else if (wire->refusal == FT_REASON_INCOMPAT) {
+        w.key = FT_REFUSE_UNKNOWN;
+        ft_write_number(&w, wire->unknown_bits);
+    }
+    return ft_write_end(&w);
 }
 
-uint32_t ft_handshake_announce(ft_wire *wire, uint8_t *out)
+uint32_t ft_handshake_announce(const ft_wire *wire, uint8_t *out)
 {
-    ft_item m[] = {id(wire), octets(wire->facts->board, (uint32_t)strlen(wire->facts->board)), number(ft_record_boots(wire))};
-    return ft_message_encode(&ft_announce, m, out);
+    ft_writer w = ft_write_map(out);
+    write_id(&w, wire);
+    write_text(&w, wire->facts->board);
+    ft_write_number(&w, ft_record_boots(wire));
+    return ft_write_end(&w);
 }

@@ -30,21 +30,6 @@ const ft_schema ft_reply = FIELDS(U32, BYTES(8), U32, U8, U8, {NUMBERS | MAY, 0,
 const ft_schema ft_request = FIELDS(BYTES(16), U32, U64);
 const ft_schema ft_ack = FIELDS(U32);
 
-/* Well-formed UTF-8 (RFC 3629): no overlong forms, no surrogates, nothing above U+10FFFF. */
-static bool is_text(const uint8_t *p, const uint8_t *end)
-{
-    while (p < end) {
-        uint32_t lead = *p++, more = lead < 0x80 ? 0 : lead < 0xE0 ? 1 : lead < 0xF0 ? 2 : 3;
-        if (lead >= 0x80 && (lead < 0xC2 || lead > 0xF4))
-            return false;
-        uint32_t low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80, high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-        for (; more; more--, low = 0x80, high = 0xBF)
-            if (p == end || *p < low || *p++ > high)
-                return false;
-    }
-    return true;
-}
-
 /* Integers of 64 bits with sign and floats of the one width. */
 static bool numbers(ft_cbor *in, uint8_t floats)
 {
@@ -106,7 +91,7 @@ static bool get(ft_cbor *in, const ft_field *field, ft_item *item)
     if (head.low > (uint32_t)(in->end - in->at))
         return false;
     in->at += head.low;
-    return type == OCTETS || is_text(item->at, in->at);
+    return true;
 }
 
 bool ft_message_decode(const ft_schema *schema, const uint8_t *bytes, uint32_t count, ft_item *items)
@@ -126,40 +111,55 @@ bool ft_message_decode(const ft_schema *schema, const uint8_t *bytes, uint32_t c
     return in.at == in.end;
 }
 
-uint32_t ft_message_encode(const ft_schema *schema, const ft_item *items, uint8_t *out)
+ft_writer ft_write_map(uint8_t *out)
 {
-    uint8_t *at = out + 1;
-    *out = FT_CBOR_MAP << 5; /* fewer than 24 fields: the head is one byte */
-    for (uint32_t key = 0; key < schema->count; key++) {
-        const ft_item *item = &items[key];
-        uint8_t type = schema->fields[key].type & (MAY - 1);
-        if (!item->there)
-            continue;
-        ++*out;
-        at = ft_cbor_put(at, FT_CBOR_UINT, key, 0);
-        if (type <= ONE_OF) {
-            at = ft_cbor_put(at, FT_CBOR_UINT, item->number, item->high);
-            continue;
-        }
-        if (type <= TEXT)
-            at = ft_cbor_put(at, type == TEXT ? FT_CBOR_TEXT : FT_CBOR_BYTES, item->number, 0);
-        memcpy(at, item->at, item->number);
-        at += item->number;
-    }
-    return (uint32_t)(at - out);
+    *out = FT_CBOR_MAP << 5;
+    return (ft_writer){out, out + 1, 0};
 }
 
-uint32_t ft_message_put_refs(uint8_t *out, const ft_wire_source *sources, uint32_t count)
+static void begin(ft_writer *w, uint8_t major, uint32_t low, uint32_t high)
 {
-    uint8_t *at = ft_cbor_put(out, FT_CBOR_LIST, count, 0);
-    for (; count; count--, sources++) {
-        at = ft_cbor_put(at, FT_CBOR_LIST, 3, 0);
-        at = ft_cbor_put(at, FT_CBOR_UINT, sources->ref.kind, 0);
-        at = ft_cbor_put(at, FT_CBOR_BYTES, FT_WIRE_HASH, 0);
-        memcpy(at, sources->ref.hash, FT_WIRE_HASH);
-        at = ft_cbor_put(at + FT_WIRE_HASH, FT_CBOR_UINT, sources->ref.length, 0);
+    ++*w->out;
+    w->at = ft_cbor_put(w->at, FT_CBOR_UINT, w->key++, 0);
+    w->at = ft_cbor_put(w->at, major, low, high);
+}
+
+static void copy(ft_writer *w, const void *from, uint32_t count)
+{
+    memcpy(w->at, from, count);
+    w->at += count;
+}
+
+void ft_write_long(ft_writer *w, uint32_t low, uint32_t high) { begin(w, FT_CBOR_UINT, low, high); }
+void ft_write_number(ft_writer *w, uint32_t low) { begin(w, FT_CBOR_UINT, low, 0); }
+
+void ft_write_string(ft_writer *w, uint8_t major, const void *at, uint32_t count)
+{
+    begin(w, major, count, 0);
+    copy(w, at, count);
+}
+
+void ft_write_raw(ft_writer *w, const void *cbor, uint32_t count)
+{
+    ++*w->out;
+    w->at = ft_cbor_put(w->at, FT_CBOR_UINT, w->key++, 0);
+    copy(w, cbor, count);
+}
+
+void ft_write_refs(ft_writer *w, const ft_wire_source *sources, uint32_t count)
+{
+    if (!count) {
+        ft_write_nothing(w);
+        return;
     }
-    return (uint32_t)(at - out);
+    begin(w, FT_CBOR_LIST, count, 0);
+    for (; count; count--, sources++) {
+        w->at = ft_cbor_put(w->at, FT_CBOR_LIST, 3, 0);
+        w->at = ft_cbor_put(w->at, FT_CBOR_UINT, sources->ref.kind, 0);
+        w->at = ft_cbor_put(w->at, FT_CBOR_BYTES, FT_WIRE_HASH, 0);
+        copy(w, sources->ref.hash, FT_WIRE_HASH);
+        w->at = ft_cbor_put(w->at, FT_CBOR_UINT, sources->ref.length, 0);
+    }
 }
 
 uint32_t ft_message_get_refs(const ft_item *item, ft_wire_ref refs[FT_WIRE_OBJECTS])

@@ -147,7 +147,6 @@ void ft_samples_put(ft_service *s, const ft_wire_task *task, ft_wire_reply *repl
     s->samples_in_all = p.all;
     s->dev_samples = p.dev;
     s->floats = p.floats;
-    reply->untouched = true;
     if (ft_samples_bind(s) != FT_OK)
         ft_wire_fail(reply, FT_ERR_ARG, "samples of % numbers, the model takes %", s->floats, ft_input_size(s->node));
 }

@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "../bytes.h"
+#include "cbor.h"
 #include "message.h"
 #include "wire.h"
 
@@ -20,7 +21,7 @@ static uint32_t bytes_of(uint32_t block, uint32_t length, uint32_t block_bytes)
 
 /* -- What the node wants: the task's objects, one after the other. */
 
-static ft_wire_download *current(ft_wire *wire) { return &wire->downloads[wire->slots[wire->current]]; }
+static ft_wire_download *current(ft_wire *wire) { return &wire->downloads[wire->current]; }
 static uint8_t *state(ft_wire *wire, uint32_t block) { return &wire->fetch.blocks[block % SPAN]; }
 static uint32_t block_count(const ft_wire_download *d) { return blocks_of(d->ref.length, d->block_bytes); }
 
@@ -71,25 +72,20 @@ static void nothing_asked(ft_wire *wire)
     f->next = f->mark = 0;
 }
 
-static void turn_to(ft_wire *wire, uint8_t slot)
-{
-    if (slot != wire->fetch.slot)
-        memset(wire->fetch.blocks, UNKNOWN, SPAN);
-    wire->fetch.slot = slot;
-    nothing_asked(wire);
-}
-
-/* Goes to the first object that is not there yet. */
+/* Goes to the first object that is not there yet. Bytes of another time, that something else was written over since, do not have
+ * the hash either, and are fetched again. */
 static void go_on(ft_wire *wire)
 {
     uint8_t hash[FT_WIRE_HASH];
     for (; wire->current < wire->task.object_count; wire->current++) {
-        uint8_t slot = wire->slots[wire->current];
-        if (slot >= FT_WIRE_OBJECTS)
+        ft_wire_download *d = current(wire);
+        if (!d->block_bytes) /* it is there already */
             continue;
-        ft_wire_download *d = &wire->downloads[slot];
-        if (slot != wire->fetch.slot)
-            turn_to(wire, slot);
+        if (wire->fetch.current != wire->current) {
+            memset(wire->fetch.blocks, UNKNOWN, SPAN);
+            nothing_asked(wire);
+        }
+        wire->fetch.current = wire->current;
         if (d->base < block_count(d)) {
             ask(wire);
             return;
@@ -98,12 +94,12 @@ static void go_on(ft_wire *wire)
         if (memcmp(hash, d->ref.hash, FT_WIRE_HASH) == 0)
             continue;
         d->base = 0;
-        if (wire->damaged || !d->ref.length) {
+        nothing_asked(wire);
+        if (wire->damaged >> wire->current & 1 || !d->ref.length) {
             ft_wire_fail(&wire->reply, FT_ERR_DATA, "object % came twice with a wrong hash", wire->current, 0);
             break;
         }
-        wire->damaged = true;
-        nothing_asked(wire);
+        wire->damaged |= (uint8_t)(1 << wire->current);
         wire->current--; /* all of it again, once */
     }
     ft_task_complete(wire);
@@ -198,8 +194,11 @@ uint32_t ft_fetch_request(ft_wire *wire, uint8_t *out)
     if (!(wanted[0] | wanted[1]))
         return 0;
     wait(wire);
-    ft_item m[] = {{FT_WIRE_HASH, 0, d->ref.hash, true}, {d->base, 0, 0, true}, {wanted[0], wanted[1], 0, true}};
-    return ft_message_encode(&ft_request, m, out);
+    ft_writer w = ft_write_map(out);
+    ft_write_string(&w, FT_CBOR_BYTES, d->ref.hash, FT_WIRE_HASH);
+    ft_write_number(&w, d->base);
+    ft_write_long(&w, wanted[0], wanted[1]);
+    return ft_write_end(&w);
 }
 
 /* -- What the host wants: blocks of the reply's objects. No other state is kept about it. */
