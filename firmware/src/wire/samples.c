@@ -126,12 +126,6 @@ uint32_t ft_samples_place(ft_service *s, const ft_wire_task *task, uint32_t leng
     return s->samples_at - TAIL - ft_align8(length);
 }
 
-static void store_u32(uint8_t *at, uint32_t value)
-{
-    for (int i = 0; i < 4; i++)
-        at[i] = (uint8_t)(value >> 8 * i);
-}
-
 void ft_samples_put(ft_service *s, const ft_wire_task *task, ft_wire_reply *reply)
 {
     put p;
@@ -146,14 +140,13 @@ void ft_samples_put(ft_service *s, const ft_wire_task *task, ft_wire_reply *repl
         ft_wire_fail(reply, FT_ERR_ARG, "the samples are not % of % numbers with labels", p.part, p.floats);
         return;
     }
-    store_u32(s->memory + s->samples_at - TAIL, p.part);
-    store_u32(s->memory + s->samples_at - TAIL + 4, ref->length);
+    ft_store_u32(s->memory + s->samples_at - TAIL, p.part);
+    ft_store_u32(s->memory + s->samples_at - TAIL + 4, ref->length);
     s->samples_at -= TAIL + ft_align8(ref->length);
     s->samples += p.part;
     s->samples_in_all = p.all;
     s->dev_samples = p.dev;
     s->floats = p.floats;
-    reply->untouched = true;
     if (ft_samples_bind(s) != FT_OK)
         ft_wire_fail(reply, FT_ERR_ARG, "samples of % numbers, the model takes %", s->floats, ft_input_size(s->node));
 }

@@ -120,14 +120,12 @@ static void describe(const ft_service *s, ft_wire_reply *reply)
 {
     ft_data data;
     const ft_data *samples = ft_samples_own(s, &data);
-    reply->untouched = true;
     ft_wire_add_integer(reply, samples->count);
     ft_wire_add_integer(reply, samples->dev_count);
 }
 
 static void report(const ft_service *s, const ft_wire_counts *counts, uint32_t boots, ft_wire_reply *reply)
 {
-    reply->untouched = true;
     ft_wire_add_integer(reply, s->peak);
     ft_wire_add_integer(reply, counts->busy_ms);
     ft_wire_add_integer(reply, counts->tasks);

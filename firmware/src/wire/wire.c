@@ -1,10 +1,11 @@
 #include "wire.h"
 
 #include "../bytes.h"
+#include "cbor.h"
 #include "cobs.h"
 #include "message.h"
 
-enum { ANNOUNCE_MS = 1000, NO_SLOT = 0xFF, KIND_FORGET = 11, LONGEST_BOARD = 31 };
+enum { ANNOUNCE_MS = 1000, NO_OBJECT = 0xFF, BLOCK_HEADER = 8, KIND_FORGET = 11, LONGEST_BOARD = 31 };
 enum { NOTHING = -1 };
 /* The longest control message, a REPLY, fits any build's frame; so does HELLO. */
 typedef char a_reply_fits_a_frame[FT_WIRE_PAYLOAD >= 512 && FT_WIRE_PAYLOAD <= 4096 ? 1 : -1];
@@ -32,45 +33,23 @@ void ft_wire_log(ft_wire *wire, const char *text) { wire->log = text; }
 
 /* -- Tasks */
 
-static bool overlaps(const ft_wire_download *a, const ft_wire_download *b)
+/* The download of object i: an unfinished one of the same bytes for the same place goes on. */
+static void prepare(ft_wire *wire, uint32_t i, bool have)
 {
-    return a->at < b->at + b->ref.length && b->at < a->at + a->ref.length;
-}
-
-static bool same_ref(const ft_wire_ref *a, const ft_wire_ref *b)
-{
-    return a->kind == b->kind && a->length == b->length && memcmp(a->hash, b->hash, FT_WIRE_HASH) == 0;
-}
-
-/* The download of object i: an unfinished one of the same bytes at the same place goes on. */
-static uint8_t slot_for(ft_wire *wire, uint32_t i)
-{
-    ft_wire_download new = {wire->task.refs[i], (uint16_t)(wire->session.max_payload - 8), wire->task.objects[i], 0, 0};
-    uint8_t chosen = NO_SLOT;
-    for (uint8_t s = 0; s < FT_WIRE_OBJECTS; s++) {
-        ft_wire_download *d = &wire->downloads[s];
-        bool taken = false;
-        for (uint32_t k = 0; k < i; k++)
-            taken |= wire->slots[k] == s;
-        if (taken)
-            continue;
-        if (d->block_bytes == new.block_bytes && d->at == new.at && same_ref(&d->ref, &new.ref)) {
-            chosen = s;
-            new = *d;
-        } else if (d->block_bytes && overlaps(d, &new)) {
-            d->block_bytes = 0;
-        }
-        if (chosen == NO_SLOT || (!d->block_bytes && new.base == 0 && new.have == 0 && wire->downloads[chosen].block_bytes))
-            chosen = s;
-    }
-    wire->downloads[chosen] = new;
-    return chosen;
+    ft_wire_download *d = &wire->downloads[i];
+    const ft_wire_ref *ref = &wire->task.refs[i];
+    uint16_t block_bytes = have ? 0 : (uint16_t)(wire->session.max_payload - BLOCK_HEADER);
+    if (d->block_bytes == block_bytes && d->at == wire->task.objects[i] && d->ref.length == ref->length && d->ref.kind == ref->kind
+        && memcmp(d->ref.hash, ref->hash, FT_WIRE_HASH) == 0)
+        return;
+    *d = (ft_wire_download){*ref, block_bytes, wire->task.objects[i], 0};
+    wire->fetch.current = NO_OBJECT; /* what is known of blocks was known of another's */
 }
 
 static void fetch(ft_wire *wire)
 {
     wire->state = FT_TASK_FETCHING;
-    wire->damaged = false;
+    wire->damaged = 0;
     ft_fetch_start(wire);
 }
 
@@ -79,7 +58,7 @@ static void begin(ft_wire *wire)
 {
     ft_wire_task *task = &wire->task;
     memset(&wire->reply, 0, sizeof wire->reply);
-    wire->queue.bits[0] = wire->queue.bits[1] = 0;
+    memset(&wire->queue, 0, sizeof wire->queue);
     for (uint32_t i = 0; i < task->object_count; i++) {
         bool have = false;
         task->objects[i] = wire->tasks.place(wire->tasks.ctx, task, i, &have, &wire->reply);
@@ -89,7 +68,7 @@ static void begin(ft_wire *wire)
             ft_task_complete(wire);
             return;
         }
-        wire->slots[i] = have ? NO_SLOT : slot_for(wire, i);
+        prepare(wire, i, have);
     }
     fetch(wire);
 }
@@ -105,8 +84,8 @@ static bool take(ft_wire_task *task, const ft_item *m)
 {
     const ft_item *parameters = &m[FT_TASK_PARAMETERS];
     memset(task, 0, sizeof *task);
-    task->number = (uint32_t)m[FT_TASK_NUMBER].number;
-    task->round = (uint32_t)m[FT_TASK_ROUND].number;
+    task->number = m[FT_TASK_NUMBER].number;
+    task->round = m[FT_TASK_ROUND].number;
     task->attempt = (uint8_t)m[FT_TASK_ATTEMPT].number;
     task->kind = (uint8_t)m[FT_TASK_KIND].number;
     memcpy(task->run, m[FT_TASK_RUN].at, sizeof task->run);
@@ -128,7 +107,7 @@ static void on_task(ft_wire *wire, const uint8_t *payload, uint32_t count)
         wire->counts.dropped++;
         return;
     }
-    uint32_t number = (uint32_t)m[FT_TASK_NUMBER].number;
+    uint32_t number = m[FT_TASK_NUMBER].number;
     bool fresh = wire->session.fresh, same = wire->state != FT_TASK_NONE && number == task->number
         && task->kind == m[FT_TASK_KIND].number && task->round == m[FT_TASK_ROUND].number
         && task->attempt == m[FT_TASK_ATTEMPT].number && memcmp(task->run, m[FT_TASK_RUN].at, sizeof task->run) == 0;
@@ -162,8 +141,6 @@ static void work(ft_wire *wire)
             wire->tasks.work(wire->tasks.ctx, &wire->task, &wire->counts, ft_record_boots(wire), reply);
         else if (!ft_record_forget(wire))
             ft_wire_fail(reply, FT_ERR_DATA, "the key could not be erased: the storage failed", 0, 0);
-        if (!reply->untouched)
-            memset(wire->downloads, 0, sizeof wire->downloads);
     }
     for (uint32_t i = 0; i < reply->object_count; i++)
         ft_object_name(&reply->objects[i]);
@@ -173,31 +150,31 @@ static void work(ft_wire *wire)
     wire->wants |= FT_WANTS_REPLY;
 }
 
-static uint32_t put_reply(ft_wire *wire, uint8_t *out)
+static uint32_t put_reply(const ft_wire *wire, uint8_t *out)
 {
     const ft_wire_reply *r = &wire->reply;
     const ft_wire_task *t = &wire->task;
-    uint8_t raw[FT_REFS_BYTES];
-    ft_wire_ref refs[FT_WIRE_OBJECTS];
-    for (uint32_t i = 0; i < r->object_count; i++)
-        refs[i] = r->objects[i].ref;
-    ft_item m[FT_ITEMS] = {
-        [FT_REPLY_NUMBER] = {t->number, 0, true},
-        [FT_REPLY_RUN] = {sizeof t->run, t->run, true},
-        [FT_REPLY_ROUND] = {t->round, 0, true},
-        [FT_REPLY_ATTEMPT] = {t->attempt, 0, true},
-        [FT_REPLY_STATUS] = {r->status, 0, true},
-        [FT_REPLY_RESULTS] = {r->result_bytes, r->results, r->result_bytes > 0},
-        [FT_REPLY_OBJECTS] = {ft_message_put_refs(raw, refs, r->object_count), raw, r->object_count > 0},
-        [FT_REPLY_PROBLEM] = {strlen(r->problem), (const uint8_t *)r->problem, r->problem[0] != 0},
-    };
-    return ft_message_encode(&ft_reply, m, out, FT_WIRE_PAYLOAD);
+    ft_writer w = ft_write_map(out);
+    ft_write_number(&w, t->number);
+    ft_write_string(&w, FT_CBOR_BYTES, t->run, sizeof t->run);
+    ft_write_number(&w, t->round);
+    ft_write_number(&w, t->attempt);
+    ft_write_number(&w, r->status);
+    if (r->result_bytes)
+        ft_write_raw(&w, r->results, r->result_bytes);
+    else
+        ft_write_nothing(&w);
+    ft_write_refs(&w, r->objects, r->object_count);
+    if (r->problem[0])
+        ft_write_string(&w, FT_CBOR_TEXT, r->problem, (uint32_t)strlen(r->problem));
+    return ft_write_end(&w);
 }
 
 static uint32_t put_ack(const ft_wire *wire, uint8_t *out)
 {
-    ft_item m[] = {{wire->task.number, 0, true}};
-    return ft_message_encode(&ft_ack, m, out, FT_WIRE_PAYLOAD);
+    ft_writer w = ft_write_map(out);
+    ft_write_number(&w, wire->task.number);
+    return ft_write_end(&w);
 }
 
 /* -- Receiving */
