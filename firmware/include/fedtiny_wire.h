@@ -192,7 +192,7 @@ typedef struct {
     ft_wire_download downloads[FT_WIRE_OBJECTS];
     ft_wire_fetch fetch;
     ft_wire_queue queue;
-    uint16_t wants; /* frames to send, a bit each */
+    uint8_t wants; /* frames to send, a bit each */
     uint8_t refusal;
     uint32_t unknown_bits;
     uint32_t announce_at;
@@ -215,7 +215,9 @@ void ft_wire_log(ft_wire *wire, const char *text); /* a line for the host's log;
 const char *ft_wire_device(const ft_wire *wire); /* the id that counts now: MQTT topics, logs */
 bool ft_wire_enrolled(const ft_wire *wire);
 
-/* For tasks: the next parameter; false at the end, or where it is no u32, no binary32. *at starts at 0. */
+/* For tasks: all parameters at once, when they are what form says, a letter each: i an integer, f a float, whose bits out gets. */
+bool ft_wire_numbers(const ft_wire_task *task, const char *form, uint32_t *out);
+/* Or one by one: the next parameter; false at the end, or where it is no u32, no binary32. *at starts at 0. */
 bool ft_wire_integer(const ft_wire_task *task, uint32_t *at, uint32_t *value);
 bool ft_wire_float(const ft_wire_task *task, uint32_t *at, float *value);
 bool ft_wire_no_more(const ft_wire_task *task, uint32_t at); /* all were read */

@@ -183,8 +183,6 @@ void ft_handshake_welcome(ft_wire *wire, const uint8_t *payload, uint32_t count)
         || m[FT_WELCOME_SESSION].number == 0)
         return;
     if (!plain) {
-        if (!ft_record_key(wire))
-            return;
         mac(expected, ft_record_key(wire), "welcome", h->t2, payload, count - tail);
         if (crypto_verify16(expected, payload + count - tail) != 0)
             return;
@@ -194,14 +192,15 @@ void ft_handshake_welcome(ft_wire *wire, const uint8_t *payload, uint32_t count)
         if (!s->running || session != s->number)
             return;
     } else {
-        ft_wire_session next = {.running = true, .open = plain, .fresh = true, .number = session, .max_payload = h->max_payload};
-        if (!plain && !derive(wire, &next))
+        memset(s, 0, sizeof *s);
+        if (!plain && !derive(wire, s))
             return;
-        h->used = true;
+        s->running = s->fresh = h->used = true;
+        s->open = plain;
+        s->number = session;
+        s->max_payload = h->max_payload;
         crypto_wipe(h->secret, sizeof h->secret);
-        *s = next;
-        crypto_wipe(&next, sizeof next);
-        wire->wants &= ~(FT_WANTS_ACK | FT_WANTS_REPLY | FT_WANTS_REQUEST);
+        wire->wants &= (uint8_t)~(FT_WANTS_ACK | FT_WANTS_REPLY);
         wire->fetch.waiting = false;
         memset(&wire->queue, 0, sizeof wire->queue);
     }
@@ -228,10 +227,7 @@ void ft_handshake_enrol(ft_wire *wire, const uint8_t *payload, uint32_t count)
 uint32_t ft_handshake_enrolled(const ft_wire *wire, uint8_t *out)
 {
     uint8_t check[CHECK];
-    const uint8_t *key = ft_record_key(wire);
-    if (!key)
-        return 0;
-    digest(check, CHECK, key, "fedtiny key check");
+    digest(check, CHECK, ft_record_key(wire), "fedtiny key check");
     ft_writer w = ft_write_map(out);
     write_id(&w, wire);
     ft_write_string(&w, FT_CBOR_BYTES, check, sizeof check);

@@ -13,6 +13,18 @@ static bool next(const ft_wire_task *task, uint32_t *at, ft_cbor_head *head)
     return true;
 }
 
+bool ft_wire_numbers(const ft_wire_task *task, const char *form, uint32_t *out)
+{
+    ft_cbor_head head;
+    uint32_t at = 0;
+    for (; *form; form++, out++) {
+        if (!next(task, &at, &head) || (*form == 'f' ? head.lead != FT_CBOR_F32 : head.major != FT_CBOR_UINT || head.high))
+            return false;
+        *out = head.low;
+    }
+    return !next(task, &at, &head);
+}
+
 bool ft_wire_integer(const ft_wire_task *task, uint32_t *at, uint32_t *value)
 {
     ft_cbor_head head;

@@ -47,7 +47,6 @@ static void ask(ft_wire *wire)
             if (*state(wire, block) == UNKNOWN) {
                 *state(wire, block) = TO_ASK;
                 f->flight++;
-                wire->wants |= FT_WANTS_REQUEST;
             }
 }
 
@@ -130,7 +129,6 @@ static bool store(ft_wire *wire, const uint8_t *payload, uint32_t count)
         if (*known == ASKED && other < block && *s == ASKED) { /* overtaken by one that was asked for later */
             *s = LOST;
             wire->counts.asked_again++;
-            wire->wants |= FT_WANTS_REQUEST;
         }
     }
     if (*known == HAVE)

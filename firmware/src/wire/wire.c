@@ -6,7 +6,6 @@
 #include "message.h"
 
 enum { ANNOUNCE_MS = 1000, NO_OBJECT = 0xFF, BLOCK_HEADER = 8, KIND_FORGET = 11, LONGEST_BOARD = 31 };
-enum { NOTHING = -1 };
 /* The longest control message, a REPLY, fits any build's frame; so does HELLO. */
 typedef char a_reply_fits_a_frame[FT_WIRE_PAYLOAD >= 512 && FT_WIRE_PAYLOAD <= 4096 ? 1 : -1];
 
@@ -245,70 +244,53 @@ void ft_wire_feed(ft_wire *wire, const uint8_t *bytes, size_t count)
 
 /* -- Sending */
 
-static int32_t put_control(ft_wire *wire, uint32_t want, uint8_t *out, uint8_t *type)
+static uint32_t put_ready(const ft_wire *wire, uint8_t *out)
 {
-    uint32_t count;
-    switch (want) {
-    case FT_WANTS_HELLO:
-        *type = FT_FRAME_HELLO;
-        count = ft_handshake_hello(wire, out);
-        break;
-    case FT_WANTS_REFUSE:
-        *type = FT_FRAME_REFUSE;
-        count = ft_handshake_refuse(wire, out);
-        break;
-    case FT_WANTS_ENROLLED:
-        *type = FT_FRAME_ENROLLED;
-        count = ft_handshake_enrolled(wire, out);
-        break;
-    case FT_WANTS_ANNOUNCE:
-        *type = FT_FRAME_ANNOUNCE;
-        count = ft_handshake_announce(wire, out);
-        break;
-    case FT_WANTS_READY:
-        *type = FT_FRAME_READY;
-        return wire->session.running ? 0 : NOTHING;
-    case FT_WANTS_ACK:
-        *type = FT_FRAME_ACK;
-        count = put_ack(wire, out);
-        break;
-    case FT_WANTS_REPLY:
-        *type = FT_FRAME_REPLY;
-        count = put_reply(wire, out);
-        break;
-    default:
-        *type = FT_FRAME_REQUEST;
-        count = ft_fetch_request(wire, out);
-    }
-    return count && (*type < FT_FRAME_TASK || wire->session.running) ? (int32_t)count : NOTHING;
+    (void)wire;
+    (void)out;
+    return 0;
 }
+
+/* By the bits of ft_wire.wants. */
+static const struct {
+    uint8_t type;
+    uint32_t (*put)(const ft_wire *wire, uint8_t *out);
+} control[] = {
+    {FT_FRAME_HELLO, ft_handshake_hello}, {FT_FRAME_REFUSE, ft_handshake_refuse}, {FT_FRAME_ENROLLED, ft_handshake_enrolled},
+    {FT_FRAME_READY, put_ready},          {FT_FRAME_ACK, put_ack},                {FT_FRAME_REPLY, put_reply},
+    {FT_FRAME_ANNOUNCE, ft_handshake_announce},
+};
 
 /* Makes the next frame; false: there is nothing to send. */
 static bool fill(ft_wire *wire)
 {
     uint8_t *out = ft_frame_payload(wire), type = FT_FRAME_DATA;
-    while (wire->wants) {
-        uint16_t want = (uint16_t)(wire->wants & -wire->wants);
-        wire->wants &= (uint16_t)~want;
-        int32_t count = put_control(wire, want, out, &type);
-        if (count != NOTHING) {
-            ft_frame_seal(wire, type, (uint32_t)count);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < sizeof control / sizeof *control; i++) {
+        if (!(wire->wants >> i & 1))
+            continue;
+        wire->wants &= (uint8_t)~(1u << i);
+        if (control[i].type < FT_FRAME_TASK && control[i].type != FT_FRAME_READY ? true : wire->session.running) {
+            ft_frame_seal(wire, control[i].type, control[i].put(wire, out));
             return true;
         }
     }
     if (!wire->session.running)
         return false;
-    if (wire->log) {
-        size_t count = strlen(wire->log);
+    if ((count = ft_fetch_request(wire, out)) != 0) {
+        type = FT_FRAME_REQUEST;
+    } else if (wire->log) {
+        type = FT_FRAME_LOG;
+        count = (uint32_t)strlen(wire->log);
         count = count < wire->session.max_payload ? count : wire->session.max_payload;
         memcpy(out, wire->log, count);
         wire->log = 0;
-        ft_frame_seal(wire, FT_FRAME_LOG, (uint32_t)count);
-        return true;
-    }
-    if (ft_queue_empty(wire))
+    } else if (!ft_queue_empty(wire)) {
+        count = ft_queue_data(wire, out);
+    } else {
         return false;
-    ft_frame_seal(wire, FT_FRAME_DATA, ft_queue_data(wire, out));
+    }
+    ft_frame_seal(wire, type, count);
     return true;
 }
 

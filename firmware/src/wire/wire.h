@@ -12,9 +12,9 @@ enum { FT_FRAME_INVITE = 1, FT_FRAME_HELLO, FT_FRAME_WELCOME, FT_FRAME_READY, FT
 enum { FT_PROFILE_PLAIN, FT_PROFILE_PSK, FT_PROFILE_PSK_FS };
 enum { FT_REASON_VERSION = 1, FT_REASON_INCOMPAT, FT_REASON_PROFILE, FT_REASON_KEY, FT_REASON_NOT_ENROLLED };
 
-/* What waits to be sent: bits of ft_wire.wants, the first of them first. */
+/* What waits to be sent: bits of ft_wire.wants, the lowest first. */
 enum { FT_WANTS_HELLO = 1, FT_WANTS_REFUSE = 2, FT_WANTS_ENROLLED = 4, FT_WANTS_READY = 8, FT_WANTS_ACK = 16,
-       FT_WANTS_REPLY = 32, FT_WANTS_REQUEST = 64, FT_WANTS_ANNOUNCE = 128 };
+       FT_WANTS_REPLY = 32, FT_WANTS_ANNOUNCE = 64 };
 
 typedef struct {
     uint8_t type;
