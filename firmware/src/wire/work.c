@@ -71,9 +71,9 @@ static bool wrong(desk *d) { return ft_service_wrong(d->reply); }
 static const uint8_t *object(const desk *d, uint8_t kind, uint32_t *length)
 {
     for (uint32_t i = 0; i < d->task->object_count; i++)
-        if (d->task->refs[i].kind == kind) {
-            *length = d->task->refs[i].length;
-            return d->task->objects[i];
+        if (d->task->objects[i].ref.kind == kind) {
+            *length = d->task->objects[i].ref.length;
+            return d->task->objects[i].at;
         }
     return 0;
 }
@@ -332,7 +332,7 @@ void ft_work_do(ft_service *s, const ft_wire_task *task, ft_wire_reply *reply)
 {
     desk d = {s, task, reply, ft_work_at(s, task->kind)};
     for (uint32_t i = 0; i < task->object_count; i++)
-        d.at += ft_align8(task->refs[i].length);
+        d.at += ft_align8(task->objects[i].ref.length);
     switch (task->kind) {
     case FT_DO_INSTALL:
         install(&d);
