@@ -47,6 +47,7 @@ bool ft_record_enrol(ft_wire *wire, const void *id, uint32_t id_bytes, const uin
     if (key)
         memcpy(r + KEY, key, FT_WIRE_KEY);
     name(r, id, id_bytes);
+    wire->hands.offered = false; /* with another key, or none */
     return keep(wire, r);
 }
 
