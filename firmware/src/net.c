@@ -84,13 +84,6 @@ static float *scratch(const ft_net *net, ft_pass pass, uint32_t index)
     return at == FT_NOWHERE ? 0 : net->work + at;
 }
 
-float *ft_net_extra(const ft_net *net, ft_pass pass)
-{
-    if (trains(pass))
-        return net->work + net->layout.train_floats;
-    return scratch(net, pass, 0) + (pass == FT_PASS_INFER ? net->layout.scratch_one : net->layout.scratch_batch);
-}
-
 float *ft_net_input(const ft_net *net, ft_pass pass) { return ft_net_value(net, pass, net->blob.input); }
 float *ft_net_output(const ft_net *net, ft_pass pass) { return ft_net_value(net, pass, net->blob.output); }
 

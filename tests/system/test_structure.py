@@ -46,7 +46,7 @@ QUICK = {"__init__", "cli", "config", "progress", "runfolder", "federation", "pr
 
 # Lower knows nothing of higher: op <- train, bn, topk, mask <- node <- port.
 BASE = {"bytes", "num", "mask", "blob"}
-MIDDLE = {"place", "plan", "keep", "net", "backward", "train", "bn", "topk"}
+MIDDLE = {"place", "plan", "bank", "keep", "net", "backward", "train", "bn", "topk"}
 
 
 def imports(source: str, module: str, *, everywhere: bool = True) -> set[str]:
