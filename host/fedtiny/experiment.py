@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from fedtiny.boards import load_board, node_banks
 from fedtiny.config import Config, keys, load_config, to_toml, value_of
 from fedtiny.federation.records import Event, RoundRecord, Selection
 from fedtiny.federation.server import Server, ServerSettings, ignore
@@ -32,7 +33,17 @@ if TYPE_CHECKING:
     from fedtiny.data.dataset import I64
 
 
-_FREE = ("name", "title", "data.data_dir", "fleet.kind", "fleet.workers", "fleet.device", "train.", "run.")
+_FREE = (
+    "name",
+    "title",
+    "data.data_dir",
+    "fleet.kind",
+    "fleet.workers",
+    "fleet.device",
+    "fleet.board",
+    "train.",
+    "run.",
+)
 """What may change when a run goes on."""
 
 
@@ -64,6 +75,7 @@ class Experiment:
         from fedtiny.data import load_dataset, make_shards, public_split
 
         self.config = config
+        self._banks = node_banks(load_board(config.fleet.board)) if config.fleet.board else {}
         self._watch, self._listen = watch, listen
         self._own_journal = journal is None
         self._journal = journal or SqliteJournal()
@@ -270,6 +282,8 @@ class Experiment:
         options: dict[str, Any] = {"workers": settings.workers or None}
         if settings.ram_bytes:
             options["ram_bytes"] = settings.ram_bytes
+        if self._banks:
+            options["banks"] = self._banks
         if settings.kind == "simulated":
             options["device"] = settings.device
         self._fleet = fleet = open_fleet(settings.kind, tuple(self.shards), **options)

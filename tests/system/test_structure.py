@@ -29,7 +29,7 @@ ALLOWED = {
     "report": {"runfolder"},
     "result": {"federation", "fleet", "data", "config", "experiment"},
     "experiment": {
-        "config", "data", "models", "pruning", "pretrain", "federation", "fleet",
+        "boards", "config", "data", "models", "pruning", "pretrain", "federation", "fleet",
         "journal", "runfolder", "report", "result",
     },
     "progress": {"config", "federation"},
