@@ -40,7 +40,8 @@ def core_sources(variant: str = "") -> list[Path]:
     Raises ConfigError for a variant that has no file.
     """
     source = root() / "firmware" / "src"
-    files = sorted(path for path in (*source.rglob("*.c"), *source.rglob("*.S")))
+    folders = (source, source / "op")
+    files = sorted(path for folder in folders for path in (*folder.glob("*.c"), *folder.glob("*.S")))
     stems = {path.stem for path in files}
     portable = {stem for stem in stems if not any(stem.startswith(f"{other}_") for other in stems)}
     variants = {stem.removeprefix(f"{other}_") for stem in stems for other in portable if stem.startswith(f"{other}_")}
@@ -49,6 +50,12 @@ def core_sources(variant: str = "") -> list[Path]:
     replaced = {stem for stem in portable if variant and f"{stem}_{variant}" in stems}
     wanted = portable - replaced | {f"{stem}_{variant}" for stem in replaced}
     return [path for path in files if path.stem in wanted]
+
+
+def wire_sources() -> list[Path]:
+    """The node's side of the wire, with the libraries that it takes."""
+    firmware = root() / "firmware"
+    return sorted((*(firmware / "src" / "wire").glob("*.c"), *(firmware / "lib").glob("*.c")))
 
 
 def missing_packages(board: Board) -> list[str]:
@@ -61,7 +68,7 @@ def missing_packages(board: Board) -> list[str]:
 
 def _compiles(board: Board) -> bool:
     compiler = shutil.which(board.toolchain.prefix + board.toolchain.compiler)
-    if not compiler or not board.emulator or "-nostdlib" in board.toolchain.link:
+    if not compiler or not board.toolchain.prefix or "-nostdlib" in board.toolchain.link:
         return compiler is not None
     # a cross compiler and its C library are packages of their own; a file that is not found is printed as it was given
     told = subprocess.run([compiler, "-print-file-name=libc.a"], capture_output=True, text=True, check=False).stdout
