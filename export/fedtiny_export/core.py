@@ -151,7 +151,7 @@ def _library() -> ct.CDLL:
 
 def status_text(status: int) -> str:
     """ft_status in words."""
-    return str(_library().ft_statusstatus_text(status).decode())
+    return str(_library().ft_status_text(status).decode())
 
 
 def _check(status: int, what: str) -> None:
@@ -254,7 +254,9 @@ def plan_banks(blob: bytes, config: NodeConfig, banks: Sequence[int]) -> tuple[M
     sizes = (_Bank * len(banks))(*(_Bank(None, size) for size in banks))
     status = lib.ft_plan_banks(blob, len(blob), config._struct(), sizes, len(banks), scratch, len(scratch), out, spread)
     if status not in (0, NOMEM):
-        raise PlanError(f"the node refuses this model: {_text(status)}. Export it again, or see firmware/BLOB.md.")
+        raise PlanError(
+            f"the node refuses this model: {status_text(status)}. Export it again, or see firmware/BLOB.md."
+        )
     return _memory(out), _spread(spread, out, len(banks))
 
 
