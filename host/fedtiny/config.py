@@ -32,6 +32,7 @@ class DataSettings(Section):
     name: str = Field("fashion-mini", description="a data set by name, or the path of an .npz with x, y[, user]")
     data_dir: str | None = Field(None, description="folder of the data set's files; the default is its usual place")
     split: Literal["dirichlet", "user", "even"] = Field("dirichlet", description="how samples are dealt to nodes")
+    per_node: int = Field(0, ge=0, le=10_000_000, description="most samples that a node gets of its share; 0 = all")
     alpha: float = Field(0.5, gt=0, le=1e6, description="of the Dirichlet split: smaller = more unlike nodes")
 
 

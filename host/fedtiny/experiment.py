@@ -240,7 +240,7 @@ class Experiment:
             seed=self.config.seed,
             class_names=data.class_names,
         )
-        return [rest[part] for part in parts]
+        return [rest[part][: settings.per_node or None] for part in parts]  # parts come shuffled
 
     def _built(self) -> torch.nn.Module:
         from fedtiny import models

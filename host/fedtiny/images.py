@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedtiny.boards import Board, Node, root
-from fedtiny.emulation import build, core_sources, need_tools, wire_sources
+from fedtiny.emulation import build, core_sources, need_tools, wire_flags, wire_sources
 from fedtiny_export.errors import ConfigError
 
 SHARED = ("port/uart/main.c", "port/uart/receive.c", "port/record.c")
@@ -41,7 +41,7 @@ def build_node(board: Board, out: Path, *, optimise: str = "-Os", flags: Sequenc
     sources = [*core_sources(board.toolchain.variant), *wire_sources()]
     sources += [firmware / name for name in (*SHARED, *node.sources)]
     defines = {**node.defines, "NODE_BOARD": f'"{board.name}"', "NODE_BAUD": str(node.baud)}
-    build(board, sources, out=out, optimise=optimise, defines=defines, flags=flags)
+    build(board, sources, out=out, optimise=optimise, defines=defines, flags=[*wire_flags(), *flags])
     _sign(out)
     return out
 
@@ -59,7 +59,8 @@ def _sign(elf: Path) -> None:
 def image_size(board: Board, elf: Path) -> ImageSize:
     tool = board.toolchain.prefix + "size"
     done = subprocess.run([tool, "-A", str(elf)], capture_output=True, text=True, check=True)
-    sizes = {words[0]: int(words[1]) for words in map(str.split, done.stdout.splitlines()) if len(words) == 3}
+    words = (line.split() for line in done.stdout.splitlines())
+    sizes = {word[0]: int(word[1]) for word in words if len(word) == 3 and word[1].isdigit()}
     flash = sum(sizes.get(name, 0) for name in (".text", ".ARM.exidx", ".data"))
     return ImageSize(flash=flash, ram=sizes.get(".data", 0) + sizes.get(".bss", 0))
 
