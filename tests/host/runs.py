@@ -11,7 +11,7 @@ import torch
 
 from fedtiny.federation.records import RoundRecord, ServerState
 from fedtiny.federation.server import Server, ServerSettings
-from fedtiny.federation.tasks import LinkBytes, NodeFailure, PutData, Reply, Task, Update
+from fedtiny.federation.tasks import LinkBytes, NodeFailure, NodeLink, PutData, Reply, Task, Update
 from fedtiny.fleet.simulated import SimulatedFleet
 from fedtiny.models import build
 from fedtiny.pruning import FedTiny, Method
@@ -92,6 +92,9 @@ class WatchedFleet:
                 yield str(node), answer
 
     def link_bytes(self) -> dict[str, LinkBytes]:
+        return {}
+
+    def links(self) -> dict[str, NodeLink]:
         return {}
 
     def tasks(self, kind: type[Task]) -> list[tuple[int, str, Any]]:

@@ -1,23 +1,30 @@
 """Work for the node of node.py: the tasks of the wire, done by the C core of this process.
 
 Read from PROTOCOL.md's table on its own, so that a mistake of fleet/encoding.py does not cancel out.
-`python -m tests.link.core_node NAME [FILE]` serves one on standard input and output; FILE keeps its boot counter.
+`python -m tests.link.core_node NAME FILE` serves one on standard input and output; FILE keeps its record: a JSON
+table with `boot`, `key` (in hexadecimal; missing: none) and what else Node takes.
 """
 
 from __future__ import annotations
 
+import json
 import struct
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fedtiny.federation import tasks
 from fedtiny.fleet.native import NativeNode
+from fedtiny.link.frames import Frame
 from fedtiny.link.messages import ObjectKind, Task, TaskKind
 from fedtiny.link.objects import Payload
 from fedtiny_export.errors import CoreError
 from fedtiny_export.masks import EncodedMask, Encoding
+
+from .node import Node
+from .serve import serve_stdio
 
 Done = tuple[int, tuple[int | float, ...], tuple[Payload, ...]]
 MEMORY = ("node", "weights", "indices", "statistics", "gradients", "momentum", "activations", "scratch", "topk")
@@ -186,16 +193,38 @@ def masks(data: bytes) -> dict[int, EncodedMask]:
     return found
 
 
-def main(name: str, file: str | None = None) -> None:
-    from .node import Node
-    from .serve import serve_stdio
+class RecordedNode(Node):
+    """Keeps its key in its record."""
 
-    boot = 1
-    if file is not None:
-        path = Path(file)
-        boot = int(path.read_text()) + 1 if path.exists() else 1
-        path.write_text(str(boot))
-    serve_stdio(Node(name, work=CoreWork(), boot=boot))
+    def __init__(self, name: str, path: Path) -> None:
+        self._path = path
+        self._record = json.loads(path.read_text()) if path.exists() else {}
+        self._save(boot=self._record.get("boot", 0) + 1)
+        terms = {key: value for key, value in self._record.items() if key not in ("boot", "key")}
+        super().__init__(name, self._key(), self._do_task, boot=self._record["boot"], **terms)
+        self._core = CoreWork()
+
+    def _key(self) -> bytes | None:
+        return bytes.fromhex(self._record["key"]) if self._record.get("key") else None
+
+    def _save(self, **changes: Any) -> None:
+        self._record |= changes
+        self._path.write_text(json.dumps(self._record))
+
+    def _on_frame(self, frame: Frame, now: float) -> None:
+        before = self.key
+        super()._on_frame(frame, now)
+        if self.key != before and self.key is not None:
+            self._save(key=self.key.hex())
+
+    def _do_task(self, task: Task, objects: tuple[Payload, ...]) -> Done:
+        if task.kind is TaskKind.FORGET:
+            self._save(key=None)
+        return self._core(task, objects)
+
+
+def main(name: str, file: str) -> None:
+    serve_stdio(RecordedNode(name, Path(file)))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
  * takes the start-up code alone: what else is there serves measurements. */
 #include "fedtiny.h"
 
-void semihosting_run(void);
-void semihosting_fault(void);
+void start_program(void);
+void start_fault(void);
 
 typedef void (*call)(void);
 #define CALL(f) (call)(void *)(f)
@@ -23,13 +23,13 @@ int main(void)
     return 0;
 }
 
-void semihosting_run(void)
+void start_program(void)
 {
     main();
-    semihosting_fault();
+    start_fault();
 }
 
-void semihosting_fault(void)
+void start_fault(void)
 {
     for (;;)
         ;

@@ -11,7 +11,7 @@ from fedtiny.pruning.pool import Masks
 from fedtiny_export.errors import FleetError
 from fedtiny_export.graph import F32
 
-Phase = Literal["load", "select", "train", "measure"]
+Phase = Literal["data", "load", "select", "train", "measure"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,6 +67,11 @@ def ignore(event: Event) -> None:
     """A listener that does not listen."""
 
 
+def quorum_of(share: float, nodes: int) -> int:
+    """How many of so many nodes must answer."""
+    return max(1, math.ceil(share * nodes - 1e-9))
+
+
 class Server:
     """One run. `evaluate`: test loss and accuracy of a model whose statistics are ready for inference."""
 
@@ -93,7 +98,7 @@ class Server:
         self._round = -1
         self._adjustments = 0
         self._holdings = Holdings(fleet.nodes)
-        self._needed = max(1, math.ceil(settings.quorum * len(fleet.nodes) - 1e-9))
+        self._needed = quorum_of(settings.quorum, len(fleet.nodes))
         self._problems: list[Failure | Rejection] = []
         self.plans: dict[str, Loaded] = {}
         """What each node's planner said when it last loaded."""

@@ -235,10 +235,20 @@ class NodeFailure:
 
 @dataclass(frozen=True, kw_only=True)
 class LinkBytes:
-    """Bytes by kind, frames, handshakes and retries included. Kinds: an object's, or `control`."""
+    """Bytes by kind, frames, handshakes and retries included. Kinds are those of payload bytes, and `noise`: what came
+    between frames, and frames that were dropped."""
 
     down: Mapping[str, int]
     up: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeLink:
+    """How a node is reached: the link's name, how the line is protected, its firmware where it has said."""
+
+    link: str
+    profile: str
+    firmware: str = ""
 
 
 class Fleet(Protocol):
@@ -262,5 +272,8 @@ class Fleet(Protocol):
 
     def link_bytes(self) -> Mapping[str, LinkBytes]:
         """What went over each node's link so far; empty where nodes have none."""
+
+    def links(self) -> Mapping[str, NodeLink]:
+        """How each node is reached; empty where nodes have no link."""
 
     def close(self) -> None: ...

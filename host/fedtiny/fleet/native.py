@@ -24,6 +24,7 @@ from fedtiny.federation.tasks import (
     MeasureBn,
     Moments,
     NodeFailure,
+    NodeLink,
     NodeReport,
     PutData,
     Reply,
@@ -198,6 +199,9 @@ class NativeFleet:
                 future.cancel()
 
     def link_bytes(self) -> dict[str, LinkBytes]:
+        return {}
+
+    def links(self) -> dict[str, NodeLink]:
         return {}
 
     def close(self) -> None:

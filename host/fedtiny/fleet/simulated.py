@@ -27,6 +27,7 @@ from fedtiny.federation.tasks import (
     MeasureBn,
     Moments,
     NodeFailure,
+    NodeLink,
     NodeReport,
     PutData,
     Reply,
@@ -86,6 +87,9 @@ class SimulatedFleet:
                     future.cancel()
 
     def link_bytes(self) -> dict[str, LinkBytes]:
+        return {}
+
+    def links(self) -> dict[str, NodeLink]:
         return {}
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from fedtiny.federation.tasks import Install, LinkBytes, Load, NodeFailure, PutData, Reply, Task, Train
+from fedtiny.federation.tasks import Install, LinkBytes, Load, NodeFailure, NodeLink, PutData, Reply, Task, Train
 from fedtiny.fleet.encoding import BadAnswer, Packer, reply_of
 from fedtiny.fleet.planning import refuse_what_does_not_fit
 from fedtiny.fleet.roster import Roster
@@ -214,6 +214,17 @@ class WireFleet:
 
     def link_bytes(self) -> dict[str, LinkBytes]:
         return {name: _by_kind(node.connection.traffic) for name, node in self._nodes.items()}
+
+    def links(self) -> dict[str, NodeLink]:
+        hellos = {name: node.connection.hello for name, node in self._nodes.items()}
+        return {
+            name: NodeLink(
+                link=self.roster.link_name(name),
+                profile=self.roster.profile(name).word,
+                firmware=hello.firmware.hex() if hello else "",
+            )
+            for name, hello in hellos.items()
+        }
 
     def traffic(self) -> dict[str, Traffic]:
         """Each link's counters: frames, retries, sessions."""
