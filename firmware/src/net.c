@@ -227,7 +227,7 @@ ft_status ft_net_loss(ft_net *net, ft_pass pass, uint32_t batch, ft_score_sum *s
             loss = ft_loss_squared(into, &hit, y, target, label, weight, classes);
         if (!ft_num_finite(loss))
             return FT_ERR_NONFINITE;
-        sum->loss_sum += (double)loss;
+        ft_num_add(&sum->loss_sum, loss);
         sum->correct += hit;
         sum->samples++;
     }
