@@ -49,6 +49,10 @@ class FleetSettings(Section):
     nodes: int = Field(10, ge=1, le=10_000, description="nodes that train")
     workers: int = Field(0, ge=0, le=1024, description="nodes that work at the same time; 0 = one per core")
     ram_bytes: int = Field(0, ge=0, lt=2**31, description="most memory that a node may take for a model; 0 = any")
+    board: str | None = Field(
+        None,
+        description="a board by name: a model must fit its RAM, less stack and data (samples and blob lie elsewhere)",
+    )
     device: str = Field(
         "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="of the simulated fleet: cpu, cuda or cuda:0"
     )
