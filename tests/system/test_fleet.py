@@ -12,7 +12,7 @@ import pytest
 from fedtiny.fleet.manage import record
 from fedtiny.link import endpoint
 
-from ..fleet.fleets import Lab, environment
+from ..fleet.fleets import NODE, ROOT, Lab, environment
 from .conftest import Fedtiny, Outcome
 
 SHORT = ("quick", "--rounds", "2", "-s", "pruning.delta_rounds=1", "-s", "train.upload=f16", "--json")
@@ -173,3 +173,17 @@ def test_a_silent_node_is_listed_with_its_reason(fedtiny: Fedtiny, lab: Lab) -> 
     row = rows(fedtiny, lab)["n1"]
     assert (row["reached"], row["state"], row["board"]) == (False, "enrolled", "posix")
     assert "Is the node or emulator running" in row["problem"]
+
+
+def test_the_fleet_file_of_the_documentation_runs(
+    fedtiny: Fedtiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/fleet.md's first file, in a folder whose .venv is this one."""
+    page = (ROOT / "docs" / "fleet.md").read_text()
+    (tmp_path / "lab.toml").write_text(page.split("```toml\n", 1)[1].split("```", 1)[0])
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "fedtiny-node").symlink_to(NODE)
+    assert parsed(fedtiny("fleet", "enrol", "lab.toml", "--json"))["enrolled"] == ["n1", "n2", "n3", "n4"]
+    done = parsed(fedtiny("run", "board-mini", "--rounds", "1", "--fleet", "lab.toml", "--json"))
+    assert (done["fleet"], done["nodes"], done["failures"]) == ("wire", 4, [])
+    assert fedtiny("fleet", "revoke", "lab.toml", "n2").out == "n2 is revoked and has erased its key\n"
