@@ -154,8 +154,8 @@ def print_devices(rows: Sequence[dict[str, Any]]) -> None:
     """What `fedtiny fleet list` found; an unprotected line is red."""
     table = Table(box=None, pad_edge=False)
     for column in ("node", "state", "board", "firmware", "free RAM", "profile", "last seen"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("link", overflow="fold")
+        table.add_column(column, overflow="fold")
+    table.add_column("link", overflow="fold", ratio=1)
     for row in rows:
         state = {True: "here", False: "[yellow]silent[/]", None: row["state"]}[row["reached"]]
         if row["state"] in ("unknown", "pending", "revoked"):
@@ -167,6 +167,8 @@ def print_devices(rows: Sequence[dict[str, Any]]) -> None:
             seen, _short(row["link"]),
         )  # fmt: skip
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=150)
     console.print(table)
     for row in rows:
         if row["problem"]:
