@@ -187,3 +187,46 @@ def test_the_fleet_file_of_the_documentation_runs(
     done = parsed(fedtiny("run", "board-mini", "--rounds", "1", "--fleet", "lab.toml", "--json"))
     assert (done["fleet"], done["nodes"], done["failures"]) == ("wire", 4, [])
     assert fedtiny("fleet", "revoke", "lab.toml", "n2").out == "n2 is revoked and has erased its key\n"
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("wrong key", "n2: it does not have the key that is on file for it. Another device may use its name"),
+        ("no key", "n2: it has no key yet. Give it one: fedtiny fleet enrol."),
+        (
+            "old firmware",
+            "n2: it speaks versions 2 to 2 of the protocol, this fedtiny version 1. Flash firmware of this",
+        ),
+        ("unknown feature", "n2: its firmware asks for features 0x80 that this fedtiny does not have. Update fedtiny"),
+        ("downgrade", "n2: it refuses the profile plain. Ask for the one it was enrolled with, psk by default."),
+    ],
+)
+def test_a_device_that_may_not_join_ends_a_run_that_needs_it(
+    fedtiny: Fedtiny, lab: Lab, fault: str, words: str
+) -> None:
+    lab.names = ("n1", "n2")
+    if fault == "wrong key":
+        lab.write().record("n2").write_bytes(record("n2", bytes(32)))
+    elif fault == "no key":
+        lab.options = "--device n2"
+        lab.write().record("n2").write_bytes(b"")
+    elif fault == "downgrade":
+        lab.write()
+        lab.file.write_text(lab.file.read_text() + 'profile = "plain"\n')
+    else:
+        lab.python_node("n2", **({"version": 2} if fault == "old firmware" else {"incompat": 0x80}))
+    lab.enrolled()
+    refused = fedtiny("run", "board-mini", "--fleet", str(lab.file), "-s", "run.quorum=1", "--out", "never")
+    assert refused.code == 2
+    assert words in " ".join(refused.err.split())
+    assert not Path("never").exists()
+
+
+def test_forward_secrecy_carries_the_same_run(fedtiny: Fedtiny, lab: Lab) -> None:
+    lab.names, lab.head = ("n1", "n2"), 'profile = "psk-fs"\n'
+    lab.write().enrolled()
+    over = parsed(fedtiny("run", "board-mini", "--rounds", "1", "--fleet", str(lab.file), "--json"))
+    assert {node["profile"] for node in over["nodes_report"]} == {"psk-fs"}
+    alone = parsed(fedtiny("run", "board-mini", "--rounds", "1", "--json"))
+    assert over["model_sha256"] == alone["model_sha256"]
