@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fedtiny import Experiment, load_config
+from fedtiny.federation.records import Event
 from fedtiny.fleet.manage import record
 from fedtiny.link import endpoint
 
 from ..fleet.fleets import NODE, ROOT, Lab, environment
+from ..link.brokers import free_port
 from .conftest import Fedtiny, Outcome
 
 SHORT = ("quick", "--rounds", "2", "-s", "pruning.delta_rounds=1", "-s", "train.upload=f16", "--json")
@@ -230,3 +238,72 @@ def test_forward_secrecy_carries_the_same_run(fedtiny: Fedtiny, lab: Lab) -> Non
     assert {node["profile"] for node in over["nodes_report"]} == {"psk-fs"}
     alone = parsed(fedtiny("run", "board-mini", "--rounds", "1", "--json"))
     assert over["model_sha256"] == alone["model_sha256"]
+
+
+def test_a_device_that_was_away_at_first_joins_a_later_round(lab: Lab) -> None:
+    """It missed its data and the selection: all of it comes with the first task that it answers."""
+    lab.names, lab.head = ("n1", "n2", "n3"), "patience_s = 1\n"
+    lab.write().enrolled()
+    port = free_port()
+    lab.links = {"n3": f"tcp:127.0.0.1:{port}"}
+    lab.write()
+    settings = {"fleet.kind": "wire", "fleet.file": str(lab.file), "fleet.nodes": 3}
+    heard: list[Event] = []
+    late: subprocess.Popen[str] | None = None
+    try:
+        with Experiment(load_config("board-mini", settings), listen=heard.append) as experiment:
+            participants = []
+            for found in experiment:
+                participants.append(found.participants)
+                if late is None:
+                    command = ["fedtiny-node", "serve", str(lab.record("n3")), "--tcp", str(port)]
+                    late = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+                    assert late.stdout is not None
+                    assert late.stdout.readline()  # it listens
+    finally:
+        if late is not None:
+            late.kill()
+            late.wait()
+    assert participants == [("n1", "n2"), ("n1", "n2", "n3"), ("n1", "n2", "n3")]
+    missing = next(event for event in heard if event.problem)
+    assert (missing.phase, missing.node) == ("data", "n3")
+    assert "Is the node or emulator running and listening there?" in str(missing.problem)
+
+
+def test_a_host_that_is_killed_and_goes_on_ends_with_the_same_model(fedtiny: Fedtiny, lab: Lab) -> None:
+    """kill -9 of the command; the nodes live on with what they had, and meet a host that knows nothing of it."""
+    lab.names = ("n1", "n2")
+    lab.write().enrolled()
+    nodes = []
+    for name in lab.names:
+        port = free_port()
+        command = ["fedtiny-node", "serve", str(lab.record(name)), "--tcp", str(port)]
+        nodes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        lab.links = {**lab.links, name: f"tcp:127.0.0.1:{port}"}
+    lab.write()
+    run = ("board-mini", "--rounds", "8", "--json")
+    try:
+        command = [sys.executable, "-m", "fedtiny", "run", *run, "--fleet", str(lab.file), "--out", "killed"]
+        host = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        journal, end = Path("killed/run.db"), time.monotonic() + 30
+        while time.monotonic() < end and rounds_in(journal) < 2:
+            time.sleep(0.005)
+        host.kill()
+        host.wait()
+        assert 2 <= rounds_in(journal) < 8
+        over = parsed(fedtiny("run", "--resume", "killed", "--json"))
+    finally:
+        for node in nodes:
+            node.kill()
+            node.wait()
+    assert (over["state"], over["fleet"], over["rounds"]) == ("finished", "wire", 8)
+    assert over["model_sha256"] == parsed(fedtiny("run", *run))["model_sha256"]
+
+
+def rounds_in(journal: Path) -> int:
+    """Rounds that are safe in a run's journal; -1 before there is one."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as database:
+            return int(database.execute("SELECT count(*) FROM rounds").fetchone()[0])
+    except sqlite3.Error:
+        return -1
