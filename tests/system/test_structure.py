@@ -20,7 +20,7 @@ ALLOWED = {
     "pretrain": {"data"},
     "federation": {"pruning", "data"},
     "link": set[str](),
-    "fleet": {"federation", "pruning", "link"},
+    "fleet": {"federation", "pruning", "link", "boards", "images"},
     "config": {"pruning"},
     "boards": set[str](),
     "emulation": {"boards"},
