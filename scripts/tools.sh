@@ -1,7 +1,7 @@
 #!/bin/sh
-# Compilers and emulators for the boards in boards/, a second compiler for this computer, a broker and its client library: what tests want beside
-# Python. root gets what is missing by apt-get (about 1.5 GB); anyone else is told the command, and the tests that need
-# them are skipped. Nothing else needs these: not make run, not an installed fedtiny.
+# Compilers and emulators for the boards in boards/, a second compiler for this computer, a broker and a client library for it:
+# what tests want beside Python. root gets what is missing by apt-get (about 1.5 GB); anyone else is told the command, and the
+# tests that need them are skipped. Nothing else needs these: not make run, not an installed fedtiny.
 set -eu
 cd "$(dirname "$0")/.."
 wanted=$(sed -n 's/^packages = \[\(.*\)\].*/\1/p' boards/qemu-*.toml | tr -d '" ' | tr ',' '\n' | sort -u)
