@@ -36,8 +36,8 @@ enum {
     FT_WIRE_HASH = 16,
     FT_WIRE_ID = 31,           /* most bytes of a device's id */
     FT_WIRE_OBJECTS = 4,       /* most objects of one task or reply */
-    FT_WIRE_NUMBERS = 256,     /* most bytes of a task's parameters, as CBOR */
-    FT_WIRE_RESULTS = 128,     /* the same of a reply's results */
+    FT_WIRE_NUMBERS = 128, /* most bytes of a task's parameters, as CBOR: layers and counts of some thirty layers */
+    FT_WIRE_RESULTS = 80,      /* the same of a reply's results */
     FT_WIRE_PROBLEM = 95,      /* most bytes of a reply's text */
     FT_WIRE_FOREVER = 0x7FFFFFFF
 };

@@ -110,7 +110,7 @@ static ft_status check_param(const ft_blob *blob, uint32_t index)
             return FT_ERR_BLOB;
     } else {
         uint32_t live;
-        if (p.role != FT_ROLE_WEIGHT || !inside(blob, p.mask_at, p.mask_bytes, 1))
+        if (p.role != FT_ROLE_WEIGHT || p.storage > FT_MASK_DELTAS || !inside(blob, p.mask_at, p.mask_bytes, 1))
             return FT_ERR_BLOB;
         if (!ft_mask_check(ft_blob_mask(blob, &p), &live) || live != p.live)
             return FT_ERR_BLOB;
