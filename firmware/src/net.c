@@ -84,13 +84,6 @@ static float *scratch(const ft_net *net, ft_pass pass, uint32_t index)
     return at == FT_NOWHERE ? 0 : net->work + at;
 }
 
-float *ft_net_extra(const ft_net *net, ft_pass pass)
-{
-    if (trains(pass))
-        return net->work + net->layout.train_floats;
-    return scratch(net, pass, 0) + (pass == FT_PASS_INFER ? net->layout.scratch_one : net->layout.scratch_batch);
-}
-
 float *ft_net_input(const ft_net *net, ft_pass pass) { return ft_net_value(net, pass, net->blob.input); }
 float *ft_net_output(const ft_net *net, ft_pass pass) { return ft_net_value(net, pass, net->blob.output); }
 
@@ -234,7 +227,7 @@ ft_status ft_net_loss(ft_net *net, ft_pass pass, uint32_t batch, ft_score_sum *s
             loss = ft_loss_squared(into, &hit, y, target, label, weight, classes);
         if (!ft_num_finite(loss))
             return FT_ERR_NONFINITE;
-        sum->loss_sum += (double)loss;
+        ft_num_add(&sum->loss_sum, loss);
         sum->correct += hit;
         sum->samples++;
     }

@@ -14,6 +14,7 @@ import typer
 from fedtiny_export.errors import ConfigError, FedtinyError
 
 if TYPE_CHECKING:
+    from fedtiny.bench.suite import Suite
     from fedtiny.experiment import Experiment
     from fedtiny.progress import Display
     from fedtiny.runfolder import RunFolder
@@ -324,14 +325,18 @@ def bench_kernels(
 
     [bold]fedtiny bench kernels[/] · [bold]fedtiny bench kernels --only ref.train[/]
     """
-    from fedtiny.bench.rows import measure
+    from fedtiny.bench.rows import KERNELS
 
+    _bench(KERNELS, only, as_json=as_json)
+
+
+def _bench(suite: Suite, only: str | None, *, as_json: bool) -> None:
     if as_json:
-        _print_json({"rows": [row.as_json() for row in measure(only)]})
+        _print_json({"rows": [row.as_json() for row in suite.measure(only)]})
         return
     from fedtiny.bench.table import print_table, watched
 
-    print_table(watched(only))
+    print_table(suite, watched(suite, only))
 
 
 def _fleet_settings(fleet: str | None, nodes: int | None) -> dict[str, Any]:

@@ -16,9 +16,11 @@ from paho.mqtt.client import Client, MQTTMessage
 from fedtiny.link.endpoint import Carrier
 from fedtiny.link.frames import MAX_PAYLOAD
 from fedtiny.link.links import Line, Receiver
+from fedtiny.link.objects import Budget
 from fedtiny_export.errors import LinkUnavailable
 
 FIRST_BACK_OFF_S, LONGEST_BACK_OFF_S = 0.5, 4.0
+IN_FLIGHT = 1 << 20  # bytes under way to us: about 256 messages, where mosquitto drops from 1,000 on
 ONLINE, LOST, OFFLINE = b"online", b"lost", b"offline"
 
 
@@ -45,6 +47,7 @@ class Broker:
         self.states: dict[str, str] = {}
         self.caps: dict[str, bytes] = {}
         self._on_state = on_state
+        self.budget = Budget(IN_FLIGHT)
         self._root = f"fl/v1/{account.fleet}/"
         self._receivers: dict[str, Receiver] = {}
         self._paused: deque[Receiver] = deque()
@@ -240,7 +243,7 @@ class MqttLink:
     def __init__(self, broker: Broker, device: str) -> None:
         self._broker = broker
         self._device = device
-        self.carrier = Carrier(f"mqtt:{device}", stream=False, max_payload=MAX_PAYLOAD)
+        self.carrier = Carrier(f"mqtt:{device}", stream=False, max_payload=MAX_PAYLOAD, budget=broker.budget)
 
     async def open(self, receiver: Receiver) -> Line:
         await self._broker.open()
