@@ -115,16 +115,12 @@ static void forward_batchnorm(ft_net *net, ft_pass pass, const ft_op *op, const 
                               ft_moments moments, float *y, const float *x)
 {
     ft_norm n = ft_net_norm(net, op);
-    const float *gamma = weights_of(net, op->param[0]), *beta = weights_of(net, op->param[1]);
-    const float *stats = net->stats + step->statistic_at;
-    float *kept = net->kept + step->kept_at;
-    if (pass == FT_PASS_INFER || (trains(pass) && (net->config.norm == FT_NORM_FROZEN || step < net->layout.steps + net->layout.first_op))) {
-        ft_norm_frozen_forward(y, x, gamma, beta, stats, stats + n.channels, &n, batch, kept);
-        return;
-    }
-    float *sum = moments.vector ? moments.vector + step->statistic_at : 0;
-    ft_norm_batch_forward(y, x, gamma, beta, &n, batch, kept, sum, sum ? sum + n.channels : 0,
-                          moments.samples * n.pixels);
+    bool before = step < net->layout.steps + net->layout.first_op; /* what does not train */
+    bool constant = pass == FT_PASS_INFER || (trains(pass) && (net->config.norm == FT_NORM_FROZEN || before));
+    float *sum = moments.vector && !constant ? moments.vector + step->statistic_at : 0;
+    ft_norm_batch_forward(y, x, weights_of(net, op->param[0]), weights_of(net, op->param[1]), &n, batch,
+                          net->kept + step->kept_at, constant ? net->stats + step->statistic_at : 0, sum,
+                          sum ? sum + n.channels : 0, moments.samples * n.pixels);
 }
 
 static void pick_winners(const ft_net *net, const ft_op *op, uint8_t *picks, const float *x, const ft_pool *p,
