@@ -4,7 +4,6 @@
 
 #include "keep.h"
 #include "op/lean.h"
-#include "op/pick.h"
 #include "op/pointwise.h"
 #include "op/standard.h"
 
@@ -170,7 +169,7 @@ static void backward_maxpool(const turn *t)
     ft_pool p = ft_net_pool(t->net, &t->op);
     uint32_t run = pixels(t->in), maps = t->batch * t->in.c;
     if (t->step->picks_at != FT_NOWHERE) {
-        ft_pick_backward(t->dx, t->dy, (const uint8_t *)(t->net->work + t->step->picks_at), &p, maps, t->accumulate);
+        ft_pool_pick_backward(t->dx, t->dy, (const uint8_t *)(t->net->work + t->step->picks_at), &p, maps, t->accumulate);
         return;
     }
     if (t->x) {

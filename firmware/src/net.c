@@ -4,7 +4,6 @@
 #include "num.h"
 #include "op/lean.h"
 #include "op/loss.h"
-#include "op/pick.h"
 #include "op/pointwise.h"
 #include "op/standard.h"
 
@@ -128,7 +127,7 @@ static void pick_winners(const ft_net *net, const ft_op *op, uint8_t *picks, con
 {
     uint32_t writer = ft_plan_writer(&net->blob, op->in[0]);
     ft_op before = writer == FT_NONE ? *op : ft_blob_op(&net->blob, writer);
-    ft_pick_forward(picks, x, p, maps, ft_keep_masks(&net->blob, &net->config, &before), ft_net_limit(&before));
+    ft_pool_pick_forward(picks, x, p, maps, ft_keep_masks(&net->blob, &net->config, &before), ft_net_limit(&before));
 }
 
 static void forward_op(ft_net *net, ft_pass pass, uint32_t index, uint32_t batch, ft_moments moments)
