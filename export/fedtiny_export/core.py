@@ -122,13 +122,14 @@ def _library() -> ct.CDLL:
     return lib
 
 
-def _text(status: int) -> str:
-    return str(_library().ft_status_text(status).decode())
+def status_text(status: int) -> str:
+    """ft_status in words."""
+    return str(_library().ft_statusstatus_text(status).decode())
 
 
 def _check(status: int, what: str) -> None:
     if status:
-        raise CoreError(f"{what}: {_text(status)}", status)
+        raise CoreError(f"{what}: {status_text(status)}", status)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +195,9 @@ def plan(blob: bytes, config: NodeConfig) -> Memory:
     out = _Memory()
     status = lib.ft_plan(blob, len(blob), config._struct(), scratch, len(scratch), out)
     if status:
-        raise PlanError(f"the node refuses this model: {_text(status)}. Export it again, or see firmware/BLOB.md.")
+        raise PlanError(
+            f"the node refuses this model: {status_text(status)}. Export it again, or see firmware/BLOB.md."
+        )
     return _memory(out)
 
 
@@ -297,7 +300,7 @@ class CoreNode:
         return self._get_vector("stats", self.stat_count)
 
     def set_mask(self, layer: int, mask: EncodedMask) -> None:
-        _check(self._lib.ft_set_mask(self._node, layer, mask.encoding, mask.data, len(mask.data)), "changing a mask")
+        _check(self._lib.ft_set_mask(self._node, layer, mask.code, mask.data, len(mask.data)), "changing a mask")
 
     def set_thresholds(self, thresholds: F32) -> None:
         thresholds = _f32(thresholds)

@@ -45,7 +45,7 @@ enum { FT_KEEP_F32 = 0, FT_KEEP_F16 = 1, FT_KEEP_INT8 = 2 }; /* form of what tra
 /* Cross-entropy of softmax against the label, or the mean of squared differences over all outputs: from the label's one-hot
  * vector, or from the sample itself (as many outputs as inputs; labels are not read, nothing counts as a hit). */
 enum { FT_LOSS_CROSS_ENTROPY = 0, FT_LOSS_MSE = 1, FT_LOSS_RECONSTRUCTION = 2 };
-enum { FT_MASK_BITMAP = 1, FT_MASK_DELTAS = 2 };
+enum { FT_MASK_BITMAP = 1, FT_MASK_DELTAS = 2, FT_MASK_RICE = 3 }; /* Golomb-Rice: FT_MASK_RICE | parameter << 8 */
 enum { FT_DATA_DEV = 0, FT_DATA_ALL = 1 };
 
 /* What a node will be asked to do; decides how much memory it needs. Zero in keep, lean, layerwise and plain_sgd: fastest;

@@ -25,8 +25,11 @@
 extern "C" {
 #endif
 
+#ifndef FT_WIRE_PAYLOAD
+#define FT_WIRE_PAYLOAD 1024 /* most bytes of a frame's payload that a node takes and sends, 512 to 4096: a build's choice */
+#endif
+
 enum {
-    FT_WIRE_PAYLOAD = 1024, /* most bytes of a frame's payload that a node takes and sends */
     FT_WIRE_FRAME = 8 + FT_WIRE_PAYLOAD + 16,
     FT_WIRE_STUFFED = FT_WIRE_FRAME + FT_WIRE_FRAME / 254 + 3, /* the same on a byte stream, zeros before and behind it */
     FT_WIRE_KEY = 32,
@@ -82,38 +85,37 @@ typedef struct {
     uint32_t length;
 } ft_wire_ref;
 
-/* A task as it came. parameters: the CBOR array's items, for ft_wire_number. objects: where their bytes lie. */
+/* A task as it came: parameters for ft_wire_integer and ft_wire_float, objects where ft_wire_tasks.place put them. */
 typedef struct {
     uint32_t number, round;
-    uint8_t run[8], attempt, kind, object_count;
-    uint16_t parameter_bytes;
-    uint8_t parameters[FT_WIRE_NUMBERS];
+    uint8_t run[8], attempt, kind, object_count, parameter_bytes;
+    uint8_t parameters[FT_WIRE_NUMBERS]; /* a CBOR array */
     ft_wire_ref refs[FT_WIRE_OBJECTS];
     uint8_t *objects[FT_WIRE_OBJECTS];
 } ft_wire_task;
 
-/* An object to send: bytes as they lie, or floats behind 4 bytes of encoding, halves if `half`. They must stay until the next
- * task begins. */
-typedef enum { FT_WIRE_BYTES, FT_WIRE_F32, FT_WIRE_F16 } ft_wire_form;
+/* An object to send: bytes as they lie, or floats that go as 4 bytes of head and binary32s or halves. What lies there must stay
+ * until the next task begins. */
+enum { FT_WIRE_BYTES, FT_WIRE_F32, FT_WIRE_F16 };
 typedef struct {
-    ft_wire_ref ref; /* the wire fills in hash and length */
-    ft_wire_form form;
+    ft_wire_ref ref; /* kind; the wire fills in hash and length */
+    uint8_t form;    /* FT_WIRE_BYTES, … */
     const void *at;
-    uint32_t count; /* bytes, or floats */
+    uint32_t count;  /* bytes, or floats */
 } ft_wire_source;
 
 typedef struct {
     uint8_t status; /* ft_status */
+    bool untouched; /* the task left all memory where objects lie as it was: what came of another object stays good */
     uint8_t object_count;
     uint8_t result_bytes;
-    uint8_t results[FT_WIRE_RESULTS]; /* written by ft_wire_add_integer and ft_wire_add_double */
-    char problem[FT_WIRE_PROBLEM + 1];
+    uint8_t results[FT_WIRE_RESULTS]; /* CBOR, see ft_wire_add_integer */
+    char problem[FT_WIRE_PROBLEM + 1]; /* UTF-8; empty: nothing to say */
     ft_wire_source objects[FT_WIRE_OBJECTS];
 } ft_wire_reply;
 
 typedef struct {
-    uint32_t boots; /* the boot counter */
-    uint32_t dropped; /* frames, for whatever cause */
+    uint32_t dropped;     /* frames, for whatever cause */
     uint32_t asked_again; /* blocks */
     uint32_t tasks, busy_ms; /* tasks done, time spent in them */
 } ft_wire_counts;
@@ -121,31 +123,82 @@ typedef struct {
 /* What stands behind the wire: ft_service, or an application's own. */
 typedef struct {
     void *ctx;
-    /* Where object i of the task is to lie, ref.length bytes; NULL: it is refused, and reply says why. *have: its bytes are there
-     * already (a model that the node runs). Called when a task begins, for each object in turn; the same task and state give
-     * the same answer, so that a transfer goes on after a lost session. */
+    /* Where object i of the task is to lie: memory that stays untouched until the task is done or another one begins; NULL:
+     * nowhere, and reply's status and problem say why. *have: its bytes are there already (a model that the node runs). Called
+     * when a task begins, once for each object in order. */
     uint8_t *(*place)(void *ctx, const ft_wire_task *task, uint32_t i, bool *have, ft_wire_reply *reply);
-    void (*work)(void *ctx, const ft_wire_task *task, const ft_wire_counts *counts, ft_wire_reply *reply);
-    void (*room)(void *ctx, uint32_t *max_object, uint32_t *arena_bytes, uint32_t *free_bytes); /* for HELLO */
+    /* Does the task and fills in the reply, which comes zeroed. boots: the boot counter. */
+    void (*work)(void *ctx, const ft_wire_task *task, const ft_wire_counts *counts, uint32_t boots, ft_wire_reply *reply);
+    void (*room)(void *ctx, uint32_t *arena_bytes, uint32_t *free_bytes); /* for HELLO: memory in all, and what is free of it */
 } ft_wire_tasks;
 
-/* -- The state of one end: private, visible so that the caller can own it. */
+/* -- The state of one node: private, visible so that the caller can own it. */
 
-typedef struct {
+typedef struct { /* an object on its way in, kept when a session ends */
+    ft_wire_ref ref;
+    uint16_t block_bytes; /* 0: unused */
+    uint8_t *at;
     uint32_t base; /* all blocks below are there */
-    uint32_t have[2]; /* bit i: block base + i is there too */
-    uint32_t asked[2]; /* bit i: base + i is in flight */
-} ft_wire_window;
+    uint64_t have; /* bit i: block base + i is there too */
+} ft_wire_download;
 
 typedef struct {
-    ft_wire_port port;
+    bool offered, used; /* a HELLO was made; a session came of it */
+    uint8_t profile;
+    uint16_t max_payload;
+    uint32_t count; /* handshakes since boot */
+    uint32_t arena_bytes, free_bytes;
+    uint8_t random[8], t1[32], t2[32], secret[FT_WIRE_KEY], theirs[FT_WIRE_KEY];
+} ft_wire_handshake;
+
+typedef struct {
+    bool running, open, fresh; /* open: plain; fresh: no task came yet */
+    uint16_t number, max_payload;
+    uint32_t sent, highest; /* counters: of the next frame; of the latest that came */
+    uint64_t seen;          /* bit i: highest - i came */
+    uint8_t up[FT_WIRE_KEY], down[FT_WIRE_KEY];
+} ft_wire_session;
+
+typedef struct { /* blocks of one object; bits count from the base of its download */
+    uint64_t asked, again, to_ask; /* in flight; in flight for another time; to be asked for in the next REQUEST */
+    uint32_t mark; /* blocks from here on were asked for after those of `again` */
+    uint32_t at_ms, wait_ms;
+    uint8_t tries;
+    bool waiting;
+} ft_wire_fetch;
+
+typedef struct { /* blocks that the host asked for: bit i: base + i */
+    uint8_t object;
+    uint32_t base;
+    uint64_t bits[2];
+} ft_wire_queue;
+
+typedef struct {
+    const ft_wire_port *port;
     const ft_wire_facts *facts;
     ft_wire_tasks tasks;
     ft_wire_counts counts;
     uint8_t record[FT_WIRE_RECORD];
-    uint32_t private_[512];
+    ft_wire_handshake hands;
+    ft_wire_session session;
+    uint8_t state;                  /* of the task */
+    uint8_t current;                /* its object on the way */
+    uint8_t slots[FT_WIRE_OBJECTS]; /* downloads of its objects */
+    bool damaged;                   /* an object came with a wrong hash */
+    ft_wire_task task;
+    ft_wire_reply reply;
+    ft_wire_download downloads[FT_WIRE_OBJECTS];
+    ft_wire_fetch fetch;
+    ft_wire_queue queue;
+    uint16_t wants; /* frames to send, a bit each */
+    uint8_t refusal;
+    uint32_t unknown_bits;
+    uint32_t announce_at;
+    bool announcing, spoke, overlong;
+    uint16_t held, sent_from, sent_to;
+    const char *log;
     uint8_t received[FT_WIRE_STUFFED];
-    uint8_t sent[FT_WIRE_STUFFED];
+    uint8_t sent_bytes[FT_WIRE_STUFFED];
 } ft_wire;
 
 /* Reads the record (makes one without a key if there is none), counts the boot and stores it before anything is sent.
@@ -160,22 +213,36 @@ void ft_wire_log(ft_wire *wire, const char *text); /* a line for the host's log;
 const char *ft_wire_device(const ft_wire *wire); /* the id that counts now: MQTT topics, logs */
 bool ft_wire_enrolled(const ft_wire *wire);
 
-/* For tasks: reads the next parameter; false at the end or if it is of the other kind. *at starts at 0. */
+/* For tasks: the next parameter; false at the end, or where it is no u32, no binary32. *at starts at 0. */
 bool ft_wire_integer(const ft_wire_task *task, uint32_t *at, uint32_t *value);
 bool ft_wire_float(const ft_wire_task *task, uint32_t *at, float *value);
+bool ft_wire_no_more(const ft_wire_task *task, uint32_t at); /* all were read */
 void ft_wire_add_integer(ft_wire_reply *reply, uint32_t value);
 void ft_wire_add_double(ft_wire_reply *reply, double value);
+/* Status and text; each % of text stands for the next of the numbers. */
+void ft_wire_fail(ft_wire_reply *reply, ft_status status, const char *text, uint32_t first, uint32_t second);
 
 /* -- The tasks of PROTOCOL.md, done by the core. */
 
+/* One piece of memory: the model at its start, then the node's arena, then what tasks bring and give, and at its end the samples of
+ * put_data. Fields are private. */
 typedef struct {
-    uint32_t private_[64];
+    uint8_t *memory;
+    uint32_t bytes;
+    const ft_data *own;
+    ft_node *node;         /* NULL: no model runs */
+    uint32_t model_bytes;  /* 0: none */
+    uint32_t arena_at;     /* offset of the arena */
+    uint32_t samples_at;   /* offset of the samples: they reach to the end */
+    uint32_t samples, samples_in_all, dev_samples, floats;
+    uint32_t peak;         /* bytes of the largest arena so far */
+    uint8_t model[FT_WIRE_HASH];
 } ft_service;
 
-/* memory: 8-byte aligned, for samples, model and arena together. own: an application's samples, or NULL: put_data brings them. */
+/* memory: 8-byte aligned. own: an application's samples, which outlive the service, or NULL: put_data brings them. */
 void ft_service_start(ft_service *service, void *memory, uint32_t bytes, const ft_data *own);
 ft_wire_tasks ft_service_tasks(ft_service *service);
-ft_node *ft_service_node(const ft_service *service); /* NULL: no model yet. For applications that infer between tasks */
+ft_node *ft_service_node(const ft_service *service); /* NULL: no model yet. For applications that infer between two polls */
 
 #ifdef __cplusplus
 }

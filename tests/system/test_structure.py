@@ -35,7 +35,9 @@ ALLOWED = {
     "progress": {"config", "federation"},
     "bench": {"boards", "emulation", "models"},
     "__main__": {"cli"},
-    "cli": {"bench", "config", "experiment", "journal", "progress", "report", "result", "runfolder", "__init__"},
+    "cli": {
+        "bench", "config", "experiment", "fleet", "journal", "progress", "report", "result", "runfolder", "__init__",
+    },
     "__init__": {"config", "experiment"},
 }  # fmt: skip
 
