@@ -1,5 +1,5 @@
-/* The stand-in on this computer: Serial is standard input and output, or the terminal of argv[1]; the EEPROM is the file of
- * argv[2] (none: it cannot be written). Ends when the line does. */
+/* The stand-in on this computer: Serial is standard input and output, a pipe or a terminal, the EEPROM the file argv[1]. Ends
+ * when a pipe does; a terminal may be opened again. */
 #include "Arduino.h"
 #include "EEPROM.h"
 
@@ -9,14 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
 namespace {
 
 enum { EEPROM_BYTES = 1024 };
-int in_fd = 0, out_fd = 1;
 const char *eeprom_path;
 uint8_t eeprom[EEPROM_BYTES];
 
@@ -61,14 +59,14 @@ void HardwareSerial::begin(unsigned long) {}
 size_t HardwareSerial::write(uint8_t byte)
 {
     for (;;) {
-        if (::write(out_fd, &byte, 1) == 1)
+        if (::write(1, &byte, 1) == 1)
             return 1;
-        if (errno == EPIPE || errno == EIO)
+        if (errno == EPIPE)
             exit(0);
-        if (errno != EAGAIN)
+        if (errno != EAGAIN && errno != EIO)
             stop("Serial");
-        pollfd can = {out_fd, POLLOUT, 0};
-        ::poll(&can, 1, -1);
+        pollfd can = {1, POLLOUT, 0};
+        ::poll(&can, 1, 10);
     }
 }
 
@@ -77,10 +75,10 @@ int HardwareSerial::availableForWrite() { return RING - 1; }
 int HardwareSerial::available()
 {
     if (from_ == to_) {
-        pollfd can = {in_fd, POLLIN, 0};
+        pollfd can = {0, POLLIN, 0};
         if (::poll(&can, 1, 0) == 1) {
-            ssize_t count = ::read(in_fd, ring_, RING - 1);
-            if (count == 0 || (count < 0 && errno == EIO))
+            ssize_t count = ::read(0, ring_, RING - 1);
+            if (count == 0)
                 exit(0);
             from_ = 0;
             to_ = count > 0 ? (size_t)count : 0;
@@ -122,20 +120,11 @@ void delay(unsigned long ms) { usleep((useconds_t)ms * 1000); }
 
 int main(int argc, char **argv)
 {
-    if (argc > 1 && strcmp(argv[1], "-") != 0) {
-        in_fd = out_fd = open(argv[1], O_RDWR | O_NOCTTY);
-        termios line;
-        if (in_fd < 0 || tcgetattr(in_fd, &line) != 0)
-            stop(argv[1]);
-        cfmakeraw(&line);
-        if (tcsetattr(in_fd, TCSANOW, &line) != 0)
-            stop(argv[1]);
-    }
-    eeprom_path = argc > 2 ? argv[2] : nullptr;
+    eeprom_path = argc > 1 ? argv[1] : nullptr;
     setup();
     for (;;) {
         loop();
-        pollfd can = {in_fd, POLLIN, 0};
+        pollfd can = {0, POLLIN, 0};
         ::poll(&can, 1, 1); /* a chip's loop spins; here others want the processor */
     }
 }
