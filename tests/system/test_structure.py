@@ -24,6 +24,7 @@ ALLOWED = {
     "config": {"pruning"},
     "boards": set[str](),
     "emulation": {"boards"},
+    "images": {"boards", "emulation"},
     "runfolder": set[str](),
     "journal": {"federation", "pruning"},
     "report": {"runfolder"},
