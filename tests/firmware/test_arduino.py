@@ -1,4 +1,4 @@
-"""The Arduino library: packed, compiled as Arduino's tools do; the example sketch over a stand-in for Arduino's core."""
+"""The Arduino library: packed, compiled as Arduino's tools do; its example over a stand-in for Arduino's core."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def sketch(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     includes = [f"-I{library / 'src'}", f"-I{STAND_IN}", "-include", "Arduino.h"]
     program = out / "BenchNode"
     command = ["g++", *CXX_FLAGS, *includes, "-DFEDTINY_MEMORY=400000", "-x", "c++", str(SKETCH)]
-    subprocess.run([*command, str(STAND_IN / "core.cpp"), "-x", "none", *objects, "-lm", "-o", program], check=True)
+    subprocess.run(
+        [*command, str(STAND_IN / "host" / "core.cpp"), "-x", "none", *objects, "-lm", "-o", program], check=True
+    )
     return program
 
 

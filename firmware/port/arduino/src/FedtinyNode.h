@@ -44,10 +44,10 @@ private:
     bool running_ = false;
     Stream *stream_ = NULL;
     FedtinyStorage *storage_ = NULL;
-    ft_wire wire_;
-    ft_service service_;
-    ft_wire_port port_;
-    ft_wire_facts facts_;
+    ft_wire wire_{};
+    ft_service service_{};
+    ft_wire_port port_{};
+    ft_wire_facts facts_{};
 };
 
 #endif

@@ -24,6 +24,7 @@ public:
 class HardwareSerial : public Stream {
 public:
     void begin(unsigned long baud);
+    size_t setRxBufferSize(size_t bytes); /* of ESP32's cores: before begin() */
     using Print::write;
     size_t write(uint8_t byte) override;
     int availableForWrite() override;

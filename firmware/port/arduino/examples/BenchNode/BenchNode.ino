@@ -27,6 +27,9 @@ static bool running;
 
 void setup()
 {
+#ifdef ARDUINO_ARCH_ESP32
+    Serial.setRxBufferSize(2048); /* a block of the wire and a bit more */
+#endif
     Serial.begin(115200);
     storageBegin();
     running = node.begin(Serial, storage, memory, sizeof memory, "new", FEDTINY_BOARD);

@@ -1,7 +1,7 @@
 /* The stand-in on this computer: Serial is standard input and output, a pipe or a terminal, the EEPROM the file argv[1]. Ends
  * when a pipe does; a terminal may be opened again. */
-#include "Arduino.h"
-#include "EEPROM.h"
+#include "../Arduino.h"
+#include "../EEPROM.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -55,6 +55,8 @@ size_t Print::println(const char *text)
 }
 
 void HardwareSerial::begin(unsigned long) {}
+
+size_t HardwareSerial::setRxBufferSize(size_t) { return RING; } /* it stays as small as most */
 
 size_t HardwareSerial::write(uint8_t byte)
 {
