@@ -90,7 +90,7 @@ class _TopKEntry(ct.Structure):
     _fields_ = [("index", ct.c_uint32), ("gradient", ct.c_float)]
 
 
-def _library_path() -> Path:
+def library_path() -> Path:
     chosen = os.environ.get("FEDTINY_CORE")  # another build of the core, e.g. with sanitizers
     if chosen:
         return Path(chosen)
@@ -106,7 +106,7 @@ def _library_path() -> Path:
 
 @cache
 def _library() -> ct.CDLL:
-    lib = ct.CDLL(str(_library_path()))
+    lib = ct.CDLL(str(library_path()))
     u32, ptr, size = ct.c_uint32, ct.c_void_p, ct.c_size_t
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "ft_plan": (ct.c_int, [ptr, size, ct.POINTER(_Config), ptr, size, ct.POINTER(_Memory)]),

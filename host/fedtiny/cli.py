@@ -343,6 +343,23 @@ def bench_kernels(
     _bench(KERNELS, only, as_json=as_json)
 
 
+@bench_app.command("wire")
+@command
+def bench_wire(
+    only: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Rows whose name matches this expression.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Goodput of serial lines, bytes of updates and masks, a round of 1,000 nodes over MQTT, what a frame costs.
+
+    [bold]fedtiny bench wire[/] · [bold]fedtiny bench wire --only serial.921600[/]
+    """
+    from fedtiny.bench.wire import WIRE
+
+    _bench(WIRE, only, as_json=as_json)
+
+
 def _bench(suite: Suite, only: str | None, *, as_json: bool) -> None:
     if as_json:
         _print_json({"rows": [row.as_json() for row in suite.measure(only)]})

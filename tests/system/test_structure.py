@@ -34,7 +34,7 @@ ALLOWED = {
         "journal", "runfolder", "report", "result",
     },
     "progress": {"config", "federation"},
-    "bench": {"boards", "emulation", "models"},
+    "bench": {"boards", "emulation", "models", "federation", "fleet", "link"},
     "__main__": {"cli"},
     "cli": {
         "bench", "config", "experiment", "fleet", "journal", "progress", "report", "result", "runfolder", "__init__",

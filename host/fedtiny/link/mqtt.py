@@ -187,13 +187,10 @@ class Broker:
         """Waits until the connection is lost, tells all links, connects again; without end."""
         while True:
             assert self._client is not None
-            error: Exception | None = None
-            try:
+            with contextlib.suppress(aiomqtt.MqttError):
                 async for _ in self._client.messages:
                     pass  # never: `_on_message` takes them all; this raises when the connection ends
-            except aiomqtt.MqttError as problem:
-                error = problem
-            await self._lose(error)
+            await self._lose()
             wait = FIRST_BACK_OFF_S
             while self._paho is None:
                 await asyncio.sleep(wait)
@@ -205,13 +202,15 @@ class Broker:
             for receiver in list(self._receivers.values()):
                 receiver.came_back()
 
-    async def _lose(self, error: Exception | None) -> None:
+    async def _lose(self) -> None:
         client, self._client, self._paho = self._client, None, None
         self._paused.clear()
         if client is not None:
             with contextlib.suppress(aiomqtt.MqttError):
                 await client.__aexit__(None, None, None)
-        self._tell_down(LinkUnavailable(broker_problem(self.account, error or ConnectionError("connection closed"))))
+        robbed = self.account.client_id and f", or does another client use our id {self.account.client_id}"
+        where = f"broker {self.account.host}:{self.account.port}"
+        self._tell_down(LinkUnavailable(f"{where}: the connection ended. Was it restarted{robbed or ''}?"))
 
     def _tell_down(self, problem: Exception) -> None:
         for receiver in list(self._receivers.values()):
