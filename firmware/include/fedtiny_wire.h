@@ -74,7 +74,7 @@ typedef struct {
     uint8_t reset_reason; /* 0 unknown, 1 power, 2 pin, 3 watchdog, 4 software, 5 brown-out, 6 fault */
     bool frames;          /* the carrier keeps frames whole (MQTT); false: a byte stream */
     bool plain;           /* a node with a key agrees to the profile plain too; leave it off where anybody reaches the line */
-    uint8_t window;       /* blocks asked for ahead, 1 to 64; 0: 64, or what the line carries in 0.7 s */
+    uint8_t window;       /* blocks asked for ahead, 1 to 32; 0: 32, or what the line carries in 0.7 s */
     uint32_t bytes_per_s; /* of the line, 0: not known */
     const ft_wire_exchange *exchange; /* &ft_wire_x25519, or NULL: no psk-fs */
 } ft_wire_facts;

@@ -80,6 +80,7 @@ void ft_num_add(double *sum, float x)
     /* both as value 2^exponent with the mantissa's first bit at `top`; a sum is never subnormal, for no float is as small */
     int32_t e = (int32_t)(wide >> 52 & 2047), other_e = (int32_t)(size ? size : 1) + 1023 - 127;
     int64_t value = (int64_t)(e ? ((wide << GUARD) & (top - 1)) | top : 0);
+    e = e ? e : other_e; /* 0 */
     int64_t other = (int64_t)((bits & 0x7FFFFFu) | (uint32_t)(size != 0) << 23) << (29 + GUARD);
     value = wide >> 63 ? -value : value;
     other = bits >> 31 ? -other : other;

@@ -285,7 +285,7 @@ static uint32_t backward_scratch(const ft_blob *blob, const ft_op *op, const ft_
     case FT_OP_LINEAR:
         return ft_linear_scratch(s.c, batch, accumulate) + (pixels ? batch * s.c : 0) + again;
     case FT_OP_BATCHNORM:
-        return 2 * batch * pixels + again;
+        return batch * pixels + again;
     case FT_OP_GROUPNORM:
     case FT_OP_RELU:
     case FT_OP_RELU6:

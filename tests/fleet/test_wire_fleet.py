@@ -23,6 +23,7 @@ from fedtiny.fleet.native import NativeFleet
 from fedtiny.fleet.roster import read_roster
 from fedtiny.fleet.wire import Held, WireFleet
 from fedtiny.link import endpoint
+from fedtiny_export.blob import write_blob
 from fedtiny_export.errors import ConfigError
 
 from ..host import runs
@@ -222,6 +223,20 @@ def test_a_program_that_cannot_start_fails_alone(lab: Lab) -> None:
         assert not any(isinstance(answers[name], NodeFailure) for name in ("n1", "n3", "n4"))
     finally:
         fleet.close()
+
+
+def test_a_model_that_a_board_has_no_room_for_is_refused_in_the_cores_words(lab: Lab) -> None:
+    lab.names, lab.options = ("n1",), "--memory 60000"
+    lab.write()
+    fleet = WireFleet(lab.enrolled())
+    try:
+        blob = write_blob(runs.model().graph, runs.model().arrays, {})
+        ((_, answer),) = fleet.ask({"n1": [SHARDS["n0"], Load(blob=blob, micro_batch=8)]})
+    finally:
+        fleet.close()
+    assert isinstance(answer, NodeFailure)
+    assert answer.reason.startswith("it cannot do Load: the memory is too small (the model takes ")
+    assert "Set fleet.ram_bytes to what is free: then it is said which settings make the model fit." in answer.reason
 
 
 @pytest.mark.parametrize(

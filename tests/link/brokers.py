@@ -63,7 +63,7 @@ def certificate(folder: Path, name: str, issuer: tuple[x509.Certificate, ec.Elli
 
 
 class Mosquitto:
-    """A broker in a folder of its own; `kill` is kill -9."""
+    """A broker in a folder of its own; `kill` is kill -9, `stop` lets it say goodbye."""
 
     def __init__(self, folder: Path, passwords: Mapping[str, str] = PASSWORDS) -> None:
         self.folder, self.port = folder, free_port()
@@ -96,6 +96,12 @@ class Mosquitto:
                 return
             time.sleep(0.02)
         raise TimeoutError("mosquitto did not start")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
 
     def kill(self) -> None:
         if self._process is not None:

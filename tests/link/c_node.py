@@ -177,7 +177,9 @@ class CNode:
         self._facts = _Facts(device=device.encode(), board=b"test", reset_reason=1, frames=not stream, plain=plain,
                              window=window, bytes_per_s=int(bytes_per_s), exchange=exchange)  # fmt: skip
         draw = RANDOM(lambda _, to, count: ct.memmove(to, os.urandom(count), count) and None) if random else RANDOM()
-        self._port = _Port(None, NOW(lambda _: self._now_ms), WRITE(self._write), draw, LOAD(self._load), STORE(self._store))
+        self._port = _Port(
+            None, NOW(lambda _: self._now_ms), WRITE(self._write), draw, LOAD(self._load), STORE(self._store)
+        )
         self._state = ct.create_string_buffer(bytes(WIRE_BYTES) + GUARD)
         if work is None:
             self._memory = (ct.c_uint64 * (memory // 8))()
@@ -298,6 +300,3 @@ class CNode:
                 numbers.append(real.value)
             else:
                 return tuple(numbers)
-
-
-

@@ -20,7 +20,7 @@ ALLOWED = {
     "pretrain": {"data"},
     "federation": {"pruning", "data"},
     "link": set[str](),
-    "fleet": {"federation", "pruning", "link"},
+    "fleet": {"federation", "pruning", "link", "boards", "images"},
     "config": {"pruning"},
     "boards": set[str](),
     "emulation": {"boards"},
@@ -34,7 +34,7 @@ ALLOWED = {
         "journal", "runfolder", "report", "result",
     },
     "progress": {"config", "federation"},
-    "bench": {"boards", "emulation", "models"},
+    "bench": {"boards", "emulation", "models", "federation", "fleet", "link"},
     "__main__": {"cli"},
     "cli": {
         "bench", "config", "experiment", "fleet", "journal", "progress", "report", "result", "runfolder", "__init__",

@@ -38,6 +38,7 @@ enum {
 
 typedef struct {
     ft_wire wire;
+    ft_wire_port port;
     ft_wire_facts facts;
     char id[8];
     const char *fleet;
@@ -238,10 +239,11 @@ static uint8_t *place(void *ctx, const ft_wire_task *task, uint32_t i, bool *hav
     return i == 0 && task->refs[0].length <= n->object_bytes ? n->object : NULL;
 }
 
-static void work(void *ctx, const ft_wire_task *task, const ft_wire_counts *counts, ft_wire_reply *reply)
+static void work(void *ctx, const ft_wire_task *task, const ft_wire_counts *counts, uint32_t boots, ft_wire_reply *reply)
 {
     const node *n = ctx;
     (void)counts;
+    (void)boots;
     if (task->object_count == 0)
         return;
     reply->object_count = 1;
@@ -251,10 +253,10 @@ static void work(void *ctx, const ft_wire_task *task, const ft_wire_counts *coun
     reply->objects[0].count = task->refs[0].length;
 }
 
-static void room(void *ctx, uint32_t *max_object, uint32_t *arena_bytes, uint32_t *free_bytes)
+static void room(void *ctx, uint32_t *arena_bytes, uint32_t *free_bytes)
 {
     const node *n = ctx;
-    *max_object = *arena_bytes = *free_bytes = n->object_bytes;
+    *arena_bytes = *free_bytes = n->object_bytes;
 }
 
 static void start(node *n, uint16_t port)
@@ -270,12 +272,12 @@ static void start(node *n, uint16_t port)
     fcntl(n->fd, F_SETFL, O_NONBLOCK);
     epoll_ctl(n->epoll, EPOLL_CTL_ADD, n->fd, &event);
 
-    ft_wire_port own = {n, now_ms, write_frame, NULL, load_record, store_record};
+    n->port = (ft_wire_port){n, now_ms, write_frame, NULL, load_record, store_record};
     ft_wire_tasks tasks = {n, place, work, room};
     n->facts.device = n->id;
     n->facts.board = "swarm";
     n->facts.frames = true;
-    if (ft_wire_start(&n->wire, &own, &n->facts, tasks))
+    if (ft_wire_start(&n->wire, &n->port, &n->facts, tasks))
         die("ft_wire_start");
     n->due_ms = now_ms(NULL);
 

@@ -17,6 +17,8 @@ def figure(value: float, unit: str) -> str:
         return f"{value / 1024:.1f} KB"
     if unit.startswith(("instructions", "cycles")) and value >= 1000:
         return f"{value / 1e6:.3f} M"
+    if unit == "ratio":
+        return f"{value:.3f}"
     if unit in ("kB/s", "s", "ms", "us"):
         return f"{value:.2f} {unit}"
     return f"{value:.2f}"

@@ -13,6 +13,7 @@ import numpy as np
 from fedtiny.bench import cases, programs, wire_host, wire_lines, wire_mqtt
 from fedtiny.bench.suite import Config, Goal, Peer, Say, Suite, Take
 from fedtiny.bench.wire_lines import Goodput, WireBytes
+from fedtiny.link.links import BITS_A_BYTE
 from fedtiny.link.messages import Profile
 from fedtiny_export.graph import Bits
 from fedtiny_export.masks import encode_rice, encode_smallest, entropy_bytes
@@ -42,35 +43,35 @@ PEERS = (Peer("serial.115200.goodput", "MCUmgr SMP, 1 to", 4.0, "kB/s", "publish
 
 
 class WireBench:
-    """Measures what rows ask for, each thing once. `node`: the program of a node on standard input and output."""
+    """Measures what rows ask for, each thing once."""
 
-    def __init__(self, folder: Path, say: Say, wanted: Sequence[str], node: Sequence[str] | None = None) -> None:
+    def __init__(self, folder: Path, say: Say, wanted: Sequence[str]) -> None:
         self._folder, self._say, self._wanted = folder, say, wanted
-        self._node = node
         self._goodputs: dict[tuple[int, float], Goodput] = {}
         self._bytes: WireBytes | None = None
         self._round: wire_mqtt.Round | None = None
-
-    def node(self) -> Sequence[str]:
-        return self._node or programs.node_command(self._folder)
 
     def goodput(self, baud: int, loss: float) -> Goodput:
         """Lines of one speed are measured side by side: each waits for its own pace nearly all of the time."""
         if (baud, loss) not in self._goodputs:
             todo = [(baud, loss) for loss in (0.0, LOSS) if _goodput_name(baud, loss) in self._wanted]
-            self._say(f"{len(todo)} lines of {baud:,} baud, {2 * wire_lines.OBJECT_BYTES // 1024} KB over each")
+            self._say(f"{len(todo)} lines of {baud:,} baud, {wire_lines.OBJECT_KIB} KB each way")
             self._goodputs |= dict(zip(todo, asyncio.run(self._all(todo)), strict=True))
         return self._goodputs[baud, loss]
 
     async def _all(self, lines: Sequence[tuple[int, float]]) -> list[Goodput]:
-        node = self.node()
-        return await asyncio.gather(*(wire_lines.goodput(node, baud, loss) for baud, loss in lines))
+        def command(baud: int, loss: float) -> list[str]:
+            return programs.node_command(self._folder / _goodput_name(baud, loss), baud / BITS_A_BYTE)
+
+        return await asyncio.gather(*(wire_lines.goodput(command(*line), *line) for line in lines))
 
     def bytes(self) -> WireBytes:
         if self._bytes is None:
             self._say("an update and a mask on the wire")
             model, masks = net()
-            self._bytes = asyncio.run(wire_lines.wire_bytes(self.node(), model, masks))
+            self._bytes = asyncio.run(
+                wire_lines.wire_bytes(programs.node_command(self._folder / "bytes"), model, masks)
+            )
         return self._bytes
 
     def round(self) -> wire_mqtt.Round:
@@ -104,7 +105,7 @@ def _goodput_name(baud: int, loss: float) -> str:
 def _goodput(baud: int, loss: float) -> Entry:
     def take(bench: WireBench) -> tuple[float, Config]:
         found = bench.goodput(baud, loss)
-        share = found.bytes_per_s / (baud / 10)
+        share = found.bytes_per_s / (baud / BITS_A_BYTE)
         config = {"baud": baud, "loss": loss, "profile": "psk", "link": "paced pty", **asdict(found)}
         return found.bytes_per_s / 1000, config | {"share_of_the_line": round(share, 3)}
 

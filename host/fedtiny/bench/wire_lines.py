@@ -30,8 +30,8 @@ from fedtiny_export.model import Model
 from fedtiny_export.values import pack_values
 
 DEVICE = "n1"
-OBJECT_BYTES = 256 * 1024
-INPUTS, OUTPUTS = 127, 512  # of a linear layer whose values are that many bytes
+OBJECT_KIB = 256
+INPUTS = 127  # of a linear layer; with its bias, 512 bytes for each output
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,13 @@ class WireBytes:
 
 
 @cache
-def _large() -> Load:
+def _large(kib: int) -> Load:
+    """A model whose values take so many KiB."""
     from torch import nn
 
     from fedtiny_export.torch_in import from_torch
 
-    model = from_torch(nn.Sequential(nn.Flatten(), nn.Linear(INPUTS, OUTPUTS)), (INPUTS, 1, 1))
+    model = from_torch(nn.Sequential(nn.Flatten(), nn.Linear(INPUTS, 2 * kib)), (INPUTS, 1, 1))
     blob = write_blob(model.graph, model.arrays, {}, names=False)
     return Load(blob=blob, micro_batch=1, plain_sgd=True)
 
@@ -89,18 +90,18 @@ def train(upload: Upload = "f32") -> Train:
     return Train(epochs=1, lr=0.01, momentum=0.0, weight_decay=0.0, seed=0, upload=upload)
 
 
-async def goodput(command: Sequence[str], baud: int, loss: float) -> Goodput:
-    """In real time: a model of 256 KB down, as many bytes of trained values up."""
+async def goodput(command: Sequence[str], baud: int, loss: float, kib: int = OBJECT_KIB) -> Goodput:
+    """In real time: a model of so many KiB down, as many bytes of trained values up."""
     rate = baud / BITS_A_BYTE
     async with (
         paced_terminal(command, rate, loss=loss) as path,
         connected(open_link(f"serial:{path}@{baud}")) as host,
     ):
         await asked(host, one_sample((INPUTS, 1, 1)))
-        down_s, _ = await _timed(host, _large())
+        down_s, _ = await _timed(host, _large(kib))
         up_s, answer = await _timed(host, train())
         again = host.traffic.resent_blocks + host.traffic.asked_again
-        return Goodput(len(_large().blob), down_s, len(_values(answer)), up_s, again)
+        return Goodput(len(_large(kib).blob), down_s, len(_values(answer)), up_s, again)
 
 
 async def wire_bytes(command: Sequence[str], model: Model, masks: Mapping[str, Bits]) -> WireBytes:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedtiny.link.connection import Connection
@@ -28,13 +28,17 @@ START_S = 20.0
 
 @dataclass(frozen=True)
 class Round:
-    """`round_s`: from the first task to the last update; `host_s`: the host's processor time in it."""
+    """`round_s`: from the first task to the last update; `host_s`: the host's processor time in it.
+
+    `nodes_s`: processor time of all nodes and the broker, from their start to their end.
+    """
 
     handshakes_s: float
     round_s: float
     host_s: float
     frames: int
     sent_again: int
+    nodes_s: float = 0.0
 
 
 def mqtt_round(swarm: Sequence[str], nodes: int, object_bytes: int, folder: Path) -> Round:
@@ -43,6 +47,7 @@ def mqtt_round(swarm: Sequence[str], nodes: int, object_bytes: int, folder: Path
     `swarm`: the program. Raises ConfigError without mosquitto.
     """
     key = os.urandom(32)
+    before = _children_s()
     with _many_files(), _mosquitto(folder) as port:
         command = [*swarm, str(port), FLEET, str(nodes), str(object_bytes), key.hex()]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -51,10 +56,17 @@ def mqtt_round(swarm: Sequence[str], nodes: int, object_bytes: int, folder: Path
             try:
                 if process.stdout.readline() != "ready\n":
                     raise FleetError("the nodes of the benchmark did not reach the broker")
-                return asyncio.run(_round(port, key, nodes, object_bytes))
+                found = asyncio.run(_round(port, key, nodes, object_bytes))
             finally:
                 process.stdin.close()
                 process.wait(START_S)
+    return replace(found, nodes_s=_children_s() - before)
+
+
+def _children_s() -> float:
+    """Processor time of the processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 async def _round(port: int, key: bytes, nodes: int, object_bytes: int) -> Round:
@@ -84,10 +96,15 @@ async def _round(port: int, key: bytes, nodes: int, object_bytes: int) -> Round:
     )
 
 
+def mosquitto() -> str | None:
+    """The broker's program; Debian keeps it where not every user looks."""
+    return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+
+
 @contextlib.contextmanager
 def _mosquitto(folder: Path) -> Iterator[int]:
     """The port of a broker that asks nobody who he is, on this computer alone."""
-    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+    program = mosquitto()
     if program is None:
         raise ConfigError("this row needs a broker. Install with: sudo apt-get install -y mosquitto")
     with socket.socket() as s:

@@ -132,8 +132,13 @@ class WireNode:
 def _refusal(task: Task, answer: Answer, hello: Hello) -> str:
     what = type(task).__name__
     more = f" ({answer.problem})" if answer.problem else ""
-    room = f" It has {hello.arena_bytes:,} bytes for models." if isinstance(task, Load) and hello.arena_bytes else ""
-    return f"it cannot do {what}: {status_text(answer.status)}{more}.{room}"
+    advice = ""
+    if isinstance(task, Load):
+        advice = (
+            f" It has {hello.arena_bytes:,} bytes for samples, model and work. Set fleet.ram_bytes to what is free: "
+            "then it is said which settings make the model fit."
+        )
+    return f"it cannot do {what}: {status_text(answer.status)}{more}.{advice}"
 
 
 class WireFleet:
