@@ -32,11 +32,16 @@ LESSON = Lesson()
 pytestmark = pytest.mark.skipif(not HAVE_MOSQUITTO, reason="no mosquitto: apt-get install mosquitto")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def program() -> None:
+def need_program() -> None:
+    """Skips, or fails where FEDTINY_ALL_BOARDS is set, if the program was not built."""
     if not PROGRAM.exists():
         end = pytest.fail if os.environ.get("FEDTINY_ALL_BOARDS") else pytest.skip
         end(MISSING)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def program() -> None:
+    need_program()
 
 
 @pytest.fixture(scope="module")
