@@ -20,9 +20,8 @@ from fedtiny.boards import load_board
 from fedtiny.images import build_node, node_command
 from tests.firmware.boards import need
 from tests.fleet.fleets import Lab
-from tests.link.brokers import HAVE_MOSQUITTO, Mosquitto
+from tests.link.brokers import HAVE_MOSQUITTO, Mosquitto, need_node
 from tests.link.lesson import boots
-from tests.link.test_mqtt_node import PROGRAM, need_program
 
 from .conftest import Fedtiny, Outcome
 
@@ -115,16 +114,8 @@ class Behind:
             self.start_node(name)
 
     def start_node(self, name: str) -> None:
-        terms = {
-            "--record": self.lab.record(name),
-            "--host": "localhost",
-            "--port": self.mosquitto.port,
-            "--fleet": "lab",
-            "--ca": self.mosquitto.folder / "authority.crt",
-            "--password": self._password,
-        }
-        words = [str(word) for pair in terms.items() for word in pair]
-        self._running[name] = subprocess.Popen([PROGRAM, *words], stderr=subprocess.DEVNULL)
+        command = self.mosquitto.node_command(self.lab.record(name), self._password)
+        self._running[name] = subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
     def end_node(self, name: str) -> None:
         process = self._running.pop(name)
@@ -148,7 +139,7 @@ class Behind:
 
 @pytest.fixture
 def behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Behind]:
-    need_program()
+    need_node()
     monkeypatch.setenv("BROKER_PASSWORD", "h0st")
     made = Behind(tmp_path)
     made.start()
