@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import subprocess
 import threading
 import time
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 
 from fedtiny.boards import load_board
-from fedtiny.images import build_node, node_command
+from fedtiny.images import build_node
 from tests.firmware.boards import need
 from tests.fleet.fleets import Lab
 from tests.link.brokers import HAVE_MOSQUITTO, Mosquitto, need_node
@@ -80,16 +79,16 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_boards_in_qemu_train_the_model_of_the_run_in_process(
     killed: bool, image: Path, fedtiny: Fedtiny, tmp_path: Path
 ) -> None:
-    """STM32F405 firmware, 128 KiB of RAM, over USART 1; each board's record in a file."""
-    lab = Lab(tmp_path / "lab", ("n1", "n2"), head="patience_s = 60\n")
-    lab.links = {n: "process:" + shlex.join(node_command(load_board(BOARD), image, lab.record(n))) for n in lab.names}
-    lab.write().enrolled()
+    """STM32F405 firmware, 128 KiB of RAM, over USART 1, from its first start without a key; records in files."""
+    lab = Lab(tmp_path / "lab", ("n1", "n2"), "patience_s = 60\n", dict.fromkeys(("n1", "n2"), f"qemu:{BOARD}:{image}"))
+    lab.write()
+    assert parsed(fedtiny("fleet", "enrol", str(lab.file), "--json"))["enrolled"] == ["n1", "n2"]
     kill = Disturbance(tmp_path, lambda: os.kill(child_of_this_process(lab.record("n1")), 9))
     if killed:
         kill.start()
     over_uart = parsed(fedtiny("run", *MINI, "--fleet", str(lab.file)))
     assert kill.done == killed
-    assert [boots(lab.record(name)) for name in lab.names] == [1 + killed, 1]
+    assert [boots(lab.record(name)) for name in lab.names] == [2 + killed, 2]
     assert_same_run(over_uart, parsed(fedtiny("run", *MINI)))
 
 
