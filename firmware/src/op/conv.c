@@ -43,61 +43,42 @@ static span covered(uint32_t count, uint32_t stride, uint32_t offset, uint32_t p
     return s;
 }
 
-/* One sample (CI, H, W) into phase planes with a zero border. */
+/* Where the inputs of one stride phase lie: the first, and how far from one to the next. */
+typedef struct {
+    uint32_t first, column, row, channel;
+} layout;
+
+typedef enum { PAD, UNPAD, UNPAD_ADD } movement;
+
+/* One sample (CI, H, W) into phase planes, or the reverse: dx (+)= what lies at each input position. Neither touches the
+ * border, nor columns that no input has. */
+static void move_sample(float *to, const float *from, const ft_conv *c, movement how)
+{
+    for (uint32_t phase = 0; phase < c->ph * c->pw; phase++) {
+        uint32_t a = phase / c->pw, b = phase % c->pw;
+        span rows = covered(c->hq, c->sh, a, c->pt, c->h), cols = covered(c->wq, c->sw, b, c->pl, c->w);
+        uint32_t height = rows.end - rows.begin, width = cols.end - cols.begin;
+        layout map = {(rows.begin * c->sh + a - c->pt) * c->w + cols.begin * c->sw + b - c->pl, c->sw, c->sh * c->w,
+                      c->h * c->w};
+        layout planes = {(phase * c->hq + rows.begin) * c->wq + cols.begin, 1, c->wq, c->plane};
+        layout there = how == PAD ? planes : map, here = how == PAD ? map : planes;
+        for (uint32_t ic = 0; height && width && ic < c->ci; ic++) {
+            float *out = to + there.first + ic * there.channel;
+            const float *in = from + here.first + ic * here.channel;
+            if (c->sw == 1 && how != UNPAD_ADD) {
+                ft_rows_copy(out, there.row, in, here.row, height, width);
+                continue;
+            }
+            for (uint32_t r = 0; r < height; r++)
+                ft_row_move(out + r * there.row, there.column, in + r * here.row, here.column, width, how == UNPAD_ADD);
+        }
+    }
+}
+
 static void pad_sample(float *padded, const float *x, const ft_conv *c)
 {
     ft_zero(padded, c->ci * c->plane);
-    for (uint32_t a = 0; a < c->ph; a++)
-        for (uint32_t b = 0; b < c->pw; b++) {
-            span rows = covered(c->hq, c->sh, a, c->pt, c->h), cols = covered(c->wq, c->sw, b, c->pl, c->w);
-            uint32_t height = rows.end - rows.begin, width = cols.end - cols.begin;
-            if (!height || !width)
-                continue;
-            uint32_t first = (rows.begin * c->sh + a - c->pt) * c->w + cols.begin * c->sw + b - c->pl;
-            float *to = padded + ((a * c->pw + b) * c->hq + rows.begin) * c->wq + cols.begin;
-            const float *from = x + first;
-            for (uint32_t ic = 0; ic < c->ci; ic++, from += c->h * c->w, to += c->plane) {
-                if (c->sw == 1) {
-                    ft_rows_copy(to, c->wq, from, c->sh * c->w, height, width);
-                    continue;
-                }
-                for (uint32_t r = 0; r < height; r++) {
-                    const float *line = from + r * c->sh * c->w;
-                    float *row = to + r * c->wq;
-                    for (uint32_t q = 0; q < width; q++, line += c->sw)
-                        row[q] = *line;
-                }
-            }
-        }
-}
-
-/* The reverse of pad_sample: dx (+)= what lies at each input position; border and unused columns are dropped. */
-static void add_unpadded(float *dx, const float *padded, const ft_conv *c, bool accumulate)
-{
-    for (uint32_t a = 0; a < c->ph; a++)
-        for (uint32_t b = 0; b < c->pw; b++) {
-            span rows = covered(c->hq, c->sh, a, c->pt, c->h), cols = covered(c->wq, c->sw, b, c->pl, c->w);
-            uint32_t height = rows.end - rows.begin, width = cols.end - cols.begin;
-            if (!height || !width)
-                continue;
-            uint32_t first = (rows.begin * c->sh + a - c->pt) * c->w + cols.begin * c->sw + b - c->pl;
-            const float *from = padded + ((a * c->pw + b) * c->hq + rows.begin) * c->wq + cols.begin;
-            float *to = dx + first;
-            for (uint32_t ic = 0; ic < c->ci; ic++, to += c->h * c->w, from += c->plane) {
-                if (c->sw == 1 && accumulate) {
-                    ft_rows_add(to, c->sh * c->w, from, c->wq, height, width);
-                } else if (c->sw == 1) {
-                    ft_rows_copy(to, c->sh * c->w, from, c->wq, height, width);
-                } else {
-                    for (uint32_t r = 0; r < height; r++) {
-                        float *line = to + r * c->sh * c->w;
-                        const float *row = from + r * c->wq;
-                        for (uint32_t q = 0; q < width; q++, line += c->sw)
-                            *line = accumulate ? *line + row[q] : row[q];
-                    }
-                }
-            }
-        }
+    move_sample(padded, x, c, PAD);
 }
 
 /* A walk over the rows of a layer. */
@@ -175,7 +156,7 @@ void ft_conv_backward_input(float *dx, const float *dy, const ft_taps *taps, con
             next_row(&r, taps, oc + 1, c->co);
         }
         if (!c->direct)
-            add_unpadded(dx, scratch, c, accumulate || !covers);
+            move_sample(dx, scratch, c, accumulate || !covers ? UNPAD_ADD : UNPAD);
     }
 }
 

@@ -103,11 +103,10 @@ void ft_rows_copy(float *to, uint32_t to_pitch, const float *from, uint32_t from
         memcpy(to + r * to_pitch, from + r * from_pitch, cols * sizeof *to);
 }
 
-void ft_rows_add(float *to, uint32_t to_pitch, const float *from, uint32_t from_pitch, uint32_t rows, uint32_t cols)
+void ft_row_move(float *to, uint32_t to_step, const float *from, uint32_t from_step, uint32_t n, bool add)
 {
-    for (uint32_t r = 0; r < rows; r++)
-        for (uint32_t c = 0; c < cols; c++)
-            to[r * to_pitch + c] += from[r * from_pitch + c];
+    for (; n; n--, to += to_step, from += from_step)
+        *to = add ? *to + *from : *from;
 }
 
 void ft_zero(float *to, uint32_t n) { memset(to, 0, n * sizeof *to); }

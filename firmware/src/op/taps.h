@@ -35,7 +35,8 @@ void ft_dense_backward_weight(float *dw, const float *dy, const float *x, uint32
 
 /* Rows of `cols` floats, `to_pitch` and `from_pitch` apart. */
 void ft_rows_copy(float *to, uint32_t to_pitch, const float *from, uint32_t from_pitch, uint32_t rows, uint32_t cols);
-void ft_rows_add(float *to, uint32_t to_pitch, const float *from, uint32_t from_pitch, uint32_t rows, uint32_t cols);
+/* n floats `from_step` apart to places `to_step` apart; add: onto what is there. */
+void ft_row_move(float *to, uint32_t to_step, const float *from, uint32_t from_step, uint32_t n, bool add);
 void ft_zero(float *to, uint32_t n);
 
 /* Reductions in eight lanes: element i goes to lane i % 8, the lanes meet in the tree of ft_lanes_total. */

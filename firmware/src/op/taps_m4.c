@@ -131,9 +131,11 @@ void ft_taps_backward_weight(float *dw, const float *dy, const float *x, const u
         ft_m4_correlate(&j);
 }
 
-void ft_rows_add(float *to, uint32_t to_pitch, const float *from, uint32_t from_pitch, uint32_t rows, uint32_t cols)
+void ft_row_move(float *to, uint32_t to_step, const float *from, uint32_t from_step, uint32_t n, bool add)
 {
-    for (uint32_t r = 0; r < rows; r++)
-        for (uint32_t c = 0; c < cols; c++)
-            to[r * to_pitch + c] += from[r * from_pitch + c];
+    if (add)
+        for (; n; n--, to += to_step, from += from_step)
+            *to += *from;
+    for (; n; n--, to += to_step, from += from_step)
+        *to = *from;
 }

@@ -296,16 +296,12 @@ FT_TARGETS void ft_rows_copy(float *to, uint32_t to_pitch, const float *from, ui
     }
 }
 
-FT_TARGETS void ft_rows_add(float *to, uint32_t to_pitch, const float *from, uint32_t from_pitch, uint32_t rows,
-                            uint32_t cols)
+FT_TARGETS void ft_row_move(float *to, uint32_t to_step, const float *from, uint32_t from_step, uint32_t n, bool add)
 {
-    for (; rows; rows--, to += to_pitch, from += from_pitch) {
-        uint32_t c = 0;
-        for (; c + 8 <= cols; c += 8)
-            store(to + c, load(to + c) + load(from + c));
-        for (; c < cols; c++)
-            to[c] += from[c];
-    }
+    for (; add && to_step == 1 && from_step == 1 && n >= 8; n -= 8, to += 8, from += 8)
+        store(to, load(to) + load(from));
+    for (; n; n--, to += to_step, from += from_step)
+        *to = add ? *to + *from : *from;
 }
 
 void ft_zero(float *to, uint32_t n) { memset(to, 0, n * sizeof *to); }
