@@ -36,8 +36,8 @@ enum {
     FT_WIRE_HASH = 16,
     FT_WIRE_ID = 31,           /* most bytes of a device's id */
     FT_WIRE_OBJECTS = 4,       /* most objects of one task or reply */
-    FT_WIRE_NUMBERS = 256,     /* most bytes of a task's parameters, as CBOR */
-    FT_WIRE_RESULTS = 128,     /* the same of a reply's results */
+    FT_WIRE_NUMBERS = 128, /* most bytes of a task's parameters, as CBOR: layers and counts of some thirty layers */
+    FT_WIRE_RESULTS = 80,      /* the same of a reply's results */
     FT_WIRE_PROBLEM = 95,      /* most bytes of a reply's text */
     FT_WIRE_FOREVER = 0x7FFFFFFF
 };
@@ -74,7 +74,7 @@ typedef struct {
     uint8_t reset_reason; /* 0 unknown, 1 power, 2 pin, 3 watchdog, 4 software, 5 brown-out, 6 fault */
     bool frames;          /* the carrier keeps frames whole (MQTT); false: a byte stream */
     bool plain;           /* a node with a key agrees to the profile plain too; leave it off where anybody reaches the line */
-    uint8_t window;       /* blocks asked for ahead, 1 to 64; 0: 64, or what the line carries in 0.7 s */
+    uint8_t window;       /* blocks asked for ahead, 1 to 32; 0: 32, or what the line carries in 0.7 s */
     uint32_t bytes_per_s; /* of the line, 0: not known */
     const ft_wire_exchange *exchange; /* &ft_wire_x25519, or NULL: no psk-fs */
 } ft_wire_facts;

@@ -4,7 +4,6 @@
 
 #include "op/lean.h"
 #include "op/pack.h"
-#include "op/pick.h"
 #include "op/pointwise.h"
 
 enum { DEPTH_MOST = 6 };    /* derivations in a row: bounds recursion and work */
@@ -25,7 +24,7 @@ uint32_t ft_keep_root(const ft_blob *blob, uint32_t tensor)
 
 bool ft_keep_picks(const ft_config *config, const ft_op *op)
 {
-    return config->lean && op->kind == FT_OP_MAXPOOL && ft_pick_fits(op->kh, op->kw);
+    return config->lean && op->kind == FT_OP_MAXPOOL && ft_pool_can_pick(op->kh, op->kw);
 }
 
 bool ft_keep_masks(const ft_blob *blob, const ft_config *config, const ft_op *relu)

@@ -285,7 +285,7 @@ static uint32_t backward_scratch(const ft_blob *blob, const ft_op *op, const ft_
     case FT_OP_LINEAR:
         return ft_linear_scratch(s.c, batch, accumulate) + (pixels ? batch * s.c : 0) + again;
     case FT_OP_BATCHNORM:
-        return 2 * batch * pixels + again;
+        return batch * pixels + again;
     case FT_OP_GROUPNORM:
     case FT_OP_RELU:
     case FT_OP_RELU6:
@@ -446,6 +446,17 @@ static ft_status add_up(ft_layout *layout, const ft_blob *blob, const ft_config 
     return FT_OK;
 }
 
+uint8_t *ft_plan_tables(ft_layout *layout, const ft_blob *blob, void *tables)
+{
+    uint8_t *at = tables;
+    layout->places = (ft_place *)(void *)at;
+    at += blob->tensors * sizeof(ft_place);
+    layout->slots = (ft_slot *)(void *)at;
+    at += blob->params * sizeof(ft_slot);
+    layout->steps = (ft_step *)(void *)at;
+    return at + blob->ops * sizeof(ft_step);
+}
+
 ft_status ft_plan_layout(ft_layout *layout, const ft_blob *blob, const ft_config *config, void *tables,
                          uint32_t node_bytes)
 {
@@ -461,13 +472,8 @@ ft_status ft_plan_layout(ft_layout *layout, const ft_blob *blob, const ft_config
     if (everything > 0x3FFFFFFFu) /* then no offset overflows */
         return FT_ERR_UNSUPPORTED;
     memset(layout, 0, sizeof *layout);
-    uint8_t *at = tables;
-    layout->places = (ft_place *)(void *)at;
-    at += blob->tensors * sizeof(ft_place);
-    layout->slots = (ft_slot *)(void *)at;
-    at += blob->params * sizeof(ft_slot);
-    layout->steps = (ft_step *)(void *)at;
-    at += blob->ops * sizeof(ft_step);
+    uint8_t *at = ft_plan_tables(layout, blob, tables);
+    memset(tables, 0, ft_plan_table_bytes(blob));
     if (!cut(layout, blob, config->last_layers))
         return FT_ERR_UNSUPPORTED;
     layout->label_bytes = (config->micro_batch + 1u) / 2 * 4;

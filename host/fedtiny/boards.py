@@ -39,15 +39,18 @@ class Region(Section):
 
 
 class Bank(Region):
-    """A piece of RAM; the first of a board holds stack, data and the arena."""
+    """A piece of RAM; the first of a board holds stack and data too."""
 
     name: str = Field(min_length=1)
 
 
 class Memory(Section):
+    """`banks`: the fastest first. `data_bytes`: what a node's image may have in data and bss."""
+
     flash: Region
-    banks: Annotated[tuple[Bank, ...], Field(min_length=1, strict=False)]
+    banks: Annotated[tuple[Bank, ...], Field(min_length=1, max_length=4, strict=False)]
     stack_bytes: Size = 8192
+    data_bytes: Size = 8192
 
 
 class Toolchain(Section):
@@ -107,6 +110,17 @@ class Board(Section):
     toolchain: Toolchain
     node: Node | None = None
     emulator: Emulator | None = None
+
+
+def node_banks(board: Board) -> dict[str, int]:
+    """Bytes of RAM that the image of a node leaves, by bank. Raises ConfigError for a board without a [memory]."""
+    if not board.memory:
+        raise ConfigError(
+            f"{board.name} says nothing of its memory, so nothing can be planned for it. "
+            "Choose another fleet.board, or set fleet.ram_bytes."
+        )
+    taken = board.memory.stack_bytes + board.memory.data_bytes
+    return {bank.name: max(0, bank.bytes - (taken if not i else 0)) for i, bank in enumerate(board.memory.banks)}
 
 
 def root() -> Path:

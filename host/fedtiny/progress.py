@@ -153,8 +153,9 @@ def print_evaluation(outcome: dict[str, Any]) -> None:
 def print_devices(rows: Sequence[dict[str, Any]]) -> None:
     """What `fedtiny fleet list` found; an unprotected line is red."""
     table = Table(box=None, pad_edge=False)
-    for column in ("node", "state", "board", "firmware", "free RAM", "profile", "last seen", "link"):
+    for column in ("node", "state", "board", "firmware", "free RAM", "profile", "last seen"):
         table.add_column(column, overflow="fold")
+    table.add_column("link", no_wrap=True, overflow="ellipsis")
     for row in rows:
         state = {True: "here", False: "[yellow]silent[/]", None: row["state"]}[row["reached"]]
         if row["state"] in ("unknown", "pending", "revoked"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from hashlib import blake2b
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from fedtiny.link.session import Handshake, Identity, Session, hello_mac
 from fedtiny_export.errors import ConfigError, MessageError, NoAnswer, NodeRefused
 
 from .node import Node
-from .wires import KEY, ask, endpoint, wire
+from .wires import KEY, AnyNode, ask, endpoint, make_node, wire
 
 
 def connects(line: MemoryWire, limit_s: float = 20.0) -> bool:
@@ -25,14 +26,16 @@ def connects(line: MemoryWire, limit_s: float = 20.0) -> bool:
     return line.run(lambda: host.connected, limit_s)
 
 
+@pytest.mark.usefixtures("each_node")
 @pytest.mark.parametrize("profile", [Profile.PSK, Profile.PLAIN])
 def test_two_ends_with_the_same_key_agree(profile: Profile) -> None:
-    node = Node(key=None if profile is Profile.PLAIN else KEY)
+    node = make_node(key=None if profile is Profile.PLAIN else KEY)
     line = wire(node, profile=profile)
     assert connects(line)
     assert ask(line).status == 0
 
 
+@pytest.mark.usefixtures("each_node")
 @pytest.mark.parametrize("lost", [1, 2, 3])
 def test_a_handshake_whose_first_frames_are_lost_is_done_anyway(lost: int) -> None:
     line = wire()
@@ -44,20 +47,31 @@ def test_a_handshake_whose_first_frames_are_lost_is_done_anyway(lost: int) -> No
     assert connects(line)
 
 
+@pytest.mark.usefixtures("each_node")
 @pytest.mark.parametrize(
-    ("node", "terms", "reason", "advice"),
+    ("what", "terms", "reason", "advice"),
     [
-        (Node(key=bytes(32)), {}, "key", "does not have the key"),
-        (Node(boot=4), {"boot": 5}, "boot_counter", "went back from 5 to 4"),
-        (Node(version=2), {}, "version", "versions 2 to 2"),
-        (Node(incompat=0x80), {}, "incompat_bits", "features 0x80"),
-        (Node(key=None), {}, "not_enrolled", "fedtiny fleet enrol"),
-        (Node(), {"profile": Profile.PLAIN}, "profile", "refuses the profile plain"),
+        ({"key": bytes(32)}, {}, "key", "does not have the key"),
+        ({"boot": 4}, {"boot": 5}, "boot_counter", "went back from 5 to 4"),
+        ({"key": None}, {}, "not_enrolled", "fedtiny fleet enrol"),
+        ({}, {"profile": Profile.PLAIN}, "profile", "refuses the profile plain"),
     ],
 )
 def test_a_refusal_says_which_node_why_and_what_to_do(
-    node: Node, terms: dict[str, object], reason: str, advice: str
+    what: dict[str, Any], terms: dict[str, object], reason: str, advice: str
 ) -> None:
+    refused(make_node(**what), terms, reason, advice)
+
+
+@pytest.mark.parametrize(
+    ("node", "reason", "advice"),
+    [(Node(version=2), "version", "versions 2 to 2"), (Node(incompat=0x80), "incompat_bits", "features 0x80")],
+)
+def test_a_node_of_another_firmware_is_refused_with_what_to_do(node: Node, reason: str, advice: str) -> None:
+    refused(node, {}, reason, advice)
+
+
+def refused(node: AnyNode, terms: dict[str, object], reason: str, advice: str) -> None:
     line = wire(node, **terms)
     with pytest.raises(NodeRefused, match=f"^n1: .*{advice}") as caught:
         ask(line)
@@ -70,8 +84,9 @@ def test_a_node_that_is_not_there_is_said_to_be_silent_on_that_link() -> None:
         ask(wire(faults=Faults(loss=1.0)))
 
 
+@pytest.mark.usefixtures("each_node")
 def test_a_node_may_come_back_with_the_same_boot_counter() -> None:
-    assert connects(wire(Node(boot=5), boot=5))
+    assert connects(wire(make_node(boot=5), boot=5))
 
 
 def handshake(profile: Profile = Profile.PSK) -> tuple[Handshake, Hello]:
@@ -156,6 +171,7 @@ def test_a_hello_to_another_invite_is_a_replay() -> None:
         second.on_hello(answer(first, hello))
 
 
+@pytest.mark.usefixtures("each_node")
 def test_forged_frames_of_a_stranger_hinder_no_session() -> None:
     line = wire()
     host = line.host
@@ -177,8 +193,9 @@ def test_forged_frames_of_a_stranger_hinder_no_session() -> None:
     assert host.connected
 
 
+@pytest.mark.usefixtures("each_node")
 def test_a_node_without_a_key_is_enrolled_over_the_line() -> None:
-    node = Node(key=None)
+    node = make_node(key=None)
     line = wire(node)
     host = line.host
     assert isinstance(host, Endpoint)
@@ -190,8 +207,9 @@ def test_a_node_without_a_key_is_enrolled_over_the_line() -> None:
     assert ask(line).status == 0
 
 
+@pytest.mark.usefixtures("each_node")
 def test_a_node_with_a_key_takes_no_other() -> None:
-    line = wire(Node())
+    line = wire(make_node())
     host = line.host
     assert isinstance(host, Endpoint)
     ticket = host.enrol(bytes(32), line.now)

@@ -9,8 +9,9 @@ from fedtiny.link.memory import Faults
 from fedtiny.link.messages import ObjectKind, TaskKind
 from fedtiny.link.objects import Payload
 
-from .node import Node
-from .wires import ask, model, wire
+from .wires import AnyNode, ask, make_node, model, wire
+
+pytestmark = pytest.mark.usefixtures("each_node")
 
 KIB = 1024
 DOWN_AND_UP = 2  # the node of these tests sends each object back
@@ -57,12 +58,15 @@ def test_objects_of_odd_sizes_come_back(count: int) -> None:
 @pytest.mark.parametrize("baud", [115_200, 921_600])
 @pytest.mark.parametrize(("loss", "share"), [(0.0, 0.8), (0.05, 0.6)])
 def test_goodput_is_a_good_share_of_the_line(baud: int, loss: float, share: float) -> None:
-    rate = baud / 10
-    line = wire(faults=Faults(loss=loss, bytes_per_s=rate))
-    assert line.run(lambda: isinstance(line.host, Endpoint) and line.host.connected, 30)
-    start = line.now
-    ask(line, both_ways(model()))
-    assert DOWN_AND_UP * 256 * KIB / (line.now - start) >= share * rate
+    """Over a few seeds: where one lost frame waits for a timeout is luck."""
+    rate, seconds, seeds = baud / 10, 0.0, 5
+    for seed in range(seeds):
+        line = wire(faults=Faults(loss=loss, bytes_per_s=rate), seed=seed)
+        assert line.run(lambda line=line: isinstance(line.host, Endpoint) and line.host.connected, 30)  # type: ignore[misc]
+        start = line.now
+        ask(line, both_ways(model()))
+        seconds += line.now - start
+    assert seeds * DOWN_AND_UP * 256 * KIB / seconds >= share * rate
 
 
 def test_nothing_is_sent_twice_over_a_good_line() -> None:
@@ -87,8 +91,8 @@ def test_traffic_counts_every_byte_of_the_line() -> None:
     assert isinstance(host, Endpoint)
     assert lossless.run(lambda: lossless.up.next_arrival() is None, 10)
     assert host.traffic.up_bytes == lossless.up.sent_bytes
-    zeros = host.traffic.up_frames.total()  # this node sends one before each frame
-    assert host.traffic.up.total() == lossless.up.sent_bytes - zeros
+    zeros = lossless.up.sent_bytes - host.traffic.up.total()
+    assert 1 <= zeros <= host.traffic.up_frames.total()  # one before each frame that comes after a pause
 
 
 @pytest.mark.parametrize("towards", ["node", "host"])
@@ -99,13 +103,13 @@ def test_a_cut_at_any_block_costs_at_most_a_window(towards: str) -> None:
         window = 16
         received = None if towards == "node" else 0
         job = Job(TaskKind.DESCRIBE, objects=(payload,))
-        node = Node(window=window, work=lambda task, objects: (0, (), objects if towards == "host" else ()))
+        node = make_node(window=window, work=lambda task, objects: (0, (), objects if towards == "host" else ()))
         line = wire(node)
         host = line.host
         assert isinstance(host, Endpoint)
         ticket = host.ask(job, line.now)
 
-        def blocks(host: Endpoint = host, node: Node = node, received: int | None = received) -> int:
+        def blocks(host: Endpoint = host, node: AnyNode = node, received: int | None = received) -> int:
             return node.received_blocks if received is None else host.traffic.up_frames["data.model"]
 
         assert line.run(lambda at=cut, count=blocks: count() >= at, 100)  # type: ignore[misc]

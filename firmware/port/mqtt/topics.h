@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { TOPIC_FLEET = 63, TOPIC_BYTES = 6 + TOPIC_FLEET + 1 + 31 + 7 /* fl/v1/FLEET/DEVICE/WHAT and its end */ };
+enum { TOPIC_FLEET = 64, TOPIC_BYTES = 6 + TOPIC_FLEET + 1 + 31 + 7 /* fl/v1/FLEET/DEVICE/WHAT and its end */ };
 
 /* fl/v1/<fleet>/<device>/<what>. 0 = success; 1: it is too long, or a name holds what no part of a topic may: / + # */
 int topic_write(char to[TOPIC_BYTES], const char *fleet, const char *device, const char *what);

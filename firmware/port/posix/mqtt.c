@@ -334,7 +334,7 @@ int main(int argc, char **argv)
 {
     static link_state link = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
     static ft_service service;
-    static const ft_wire_facts facts = {.device = "new", .board = "native", .frames = true, .exchange = &ft_wire_x25519};
+    static const ft_wire_facts facts = {.device = "new", .board = "posix", .frames = true, .exchange = &ft_wire_x25519};
     ft_wire_port port = {&link, now_ms, send_frame, fill_random, load, store};
     struct sigaction action = {.sa_handler = stop};
     uint8_t record[FT_WIRE_RECORD];

@@ -3,7 +3,7 @@
  * A convolution or depthwise convolution is rows of taps over a padded input, dense or sparse; a linear layer is rows of
  * taps over its inputs. The order of additions is written here and is the same in every variant, so tile width and vector
  * width do not change the bits: taps.c with columns.c is portable C, taps_vector.c is for wide registers, taps_m4.c with
- * taps_m4.S and columns.c for Cortex-M with a single precision FPU (whose FT_FAST build fuses multiply and add and so
+ * taps_m4.S and columns_m4.c for Cortex-M with a single precision FPU (whose FT_FAST build fuses multiply and add and so
  * gives other bits). */
 #ifndef FT_TAPS_H
 #define FT_TAPS_H

@@ -137,9 +137,8 @@ static void report(const ft_service *s, const ft_wire_counts *counts, uint32_t b
     ft_wire_add_integer(reply, counts->asked_again);
 }
 
-static void work(void *ctx, const ft_wire_task *task, const ft_wire_counts *counts, uint32_t boots, ft_wire_reply *reply)
+static void do_task(ft_service *s, const ft_wire_task *task, const ft_wire_counts *counts, uint32_t boots, ft_wire_reply *reply)
 {
-    ft_service *s = ctx;
     switch (task->kind) {
     case FT_DO_DESCRIBE:
         describe(s, reply);
@@ -159,6 +158,17 @@ static void work(void *ctx, const ft_wire_task *task, const ft_wire_counts *coun
         else
             ft_wire_fail(reply, FT_ERR_STATE, "this node has no model yet: send it the task load first", 0, 0);
     }
+}
+
+/* A task that failed gives nothing but the reason. */
+static void work(void *ctx, const ft_wire_task *task, const ft_wire_counts *counts, uint32_t boots, ft_wire_reply *reply)
+{
+    do_task(ctx, task, counts, boots, reply);
+    if (!reply->status)
+        return;
+    reply->object_count = reply->result_bytes = 0;
+    if (!reply->problem[0])
+        ft_wire_fail(reply, (ft_status)reply->status, ft_status_text((ft_status)reply->status), 0, 0);
 }
 
 static void room(void *ctx, uint32_t *arena_bytes, uint32_t *free_bytes)

@@ -3,6 +3,7 @@
 #include "wire.h"
 
 enum { BLOCK_HEADER = 8, SPAN = 64, NAMED = 4 }; /* NAMED: bytes of the hash in a DATA frame */
+enum { MOST = SPAN / 2 }; /* blocks in flight: a block that is lost twice does not yet hold up new ones */
 enum { FIRST_WAIT_MS = 250, LAST_WAIT_MS = 2000, TRIES = 10, LEAST_WINDOW = 8, LINE_SHARE_MS = 700, FRAME_COST = 40 };
 
 static uint32_t blocks_of(uint32_t length, uint32_t block_bytes) { return length / block_bytes + (length % block_bytes != 0); }
@@ -28,12 +29,12 @@ static ft_wire_download *current(ft_wire *wire) { return &wire->downloads[wire->
 static uint32_t window(const ft_wire *wire)
 {
     const ft_wire_facts *facts = wire->facts;
-    uint32_t blocks = facts->window ? facts->window : SPAN;
+    uint32_t blocks = facts->window ? facts->window : MOST;
     if (!facts->window && facts->bytes_per_s) {
         blocks = facts->bytes_per_s / (wire->session.max_payload * 1000u / LINE_SHARE_MS);
         blocks = blocks < LEAST_WINDOW ? LEAST_WINDOW : blocks;
     }
-    return blocks < SPAN ? blocks : SPAN;
+    return blocks < MOST ? blocks : MOST;
 }
 
 /* Blocks never asked for, as many as the window has room for, once half of it is free. */

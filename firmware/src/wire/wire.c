@@ -165,10 +165,6 @@ static void work(ft_wire *wire)
         if (!reply->untouched)
             memset(wire->downloads, 0, sizeof wire->downloads);
     }
-    if (reply->status)
-        reply->object_count = reply->result_bytes = 0;
-    if (reply->status && !reply->problem[0])
-        ft_wire_fail(reply, (ft_status)reply->status, ft_status_text((ft_status)reply->status), 0, 0);
     for (uint32_t i = 0; i < reply->object_count; i++)
         ft_object_name(&reply->objects[i]);
     wire->counts.tasks++;

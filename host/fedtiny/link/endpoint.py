@@ -23,7 +23,7 @@ from fedtiny.link.messages import (
     decode,
     encode,
 )
-from fedtiny.link.objects import Inbox, Outbox, Payload
+from fedtiny.link.objects import Budget, Inbox, Outbox, Payload
 from fedtiny.link.session import Agreed, Handshake, Identity, Random, Session, enrol_frame, is_enrolled, refused
 from fedtiny.link.traffic import Traffic
 from fedtiny_export.errors import LinkError, MessageError, NoAnswer, NodeRefused, NodeRestarted, ObjectDamaged
@@ -39,12 +39,16 @@ NOISE_TEXT = 200  # bytes of noise in one line of the log
 
 @dataclass(frozen=True)
 class Carrier:
-    """What is to be known of a link: a byte stream or whole frames, its largest payload, bytes per second if known."""
+    """What is to be known of a link: a byte stream or whole frames, its largest payload, bytes per second if known.
+
+    `budget`: where many nodes share a carrier, how much they may all be asked for at a time.
+    """
 
     name: str
     stream: bool = True
     max_payload: int = FIRST_PAYLOAD
     bytes_per_s: float | None = None
+    budget: Budget | None = None
 
     @property
     def window(self) -> int:
@@ -146,12 +150,16 @@ def _ignore_hello(hello: Hello) -> None:
     pass
 
 
+def _no_need_to_wake() -> None:
+    pass
+
+
 class Endpoint:
     """Feed it what comes, send what `outgoing` gives, call `tick` at `next_deadline`; times: one monotonic clock.
 
     `patience_s`: after so long without a sign of life from a node that was asked something, `NoAnswer`. `on_log` gets
     a node's LOG lines and what is no frame; `on_session` each HELLO that led to a session: store its boot counter
-    before the next start of this program.
+    before the next start of this program. `wake`: call `tick` soon, whatever `next_deadline` said.
     """
 
     def __init__(
@@ -164,6 +172,7 @@ class Endpoint:
         max_object: int = 64 << 20,
         on_log: Callable[[str], None] = _ignore_text,
         on_session: Callable[[Hello], None] = _ignore_hello,
+        wake: Callable[[], None] = _no_need_to_wake,
     ) -> None:
         self.identity = identity
         self.carrier = carrier
@@ -175,6 +184,7 @@ class Endpoint:
         self._max_object = max_object
         self._on_log = on_log
         self._on_session = on_session
+        self._wake = wake
         self._splitter = Splitter(carrier.max_payload)
         self._up = False
         self._link_problem = ""
@@ -206,6 +216,7 @@ class Endpoint:
         self._damaged = False
         self._outbox, self._inbox = Outbox(), Inbox()
         self._fetching = _Timer(objects.FIRST_TIMEOUT_S, objects.LAST_TIMEOUT_S)
+        self._in_line = False  # the reply is here, the carrier's budget has no room for its objects yet
 
     # -- what the caller does
 
@@ -325,6 +336,8 @@ class Endpoint:
 
     def tick(self, now: float) -> None:
         """Repeats what was not answered in time, and gives up on what never was."""
+        if self._in_line:
+            self._begin_fetching(now)
         self._give_up(now)
         if not self._up:
             return
@@ -458,7 +471,7 @@ class Endpoint:
             return
         if self._reply and self._reply.objects:
             self._inbox.want(self._reply.objects, self._block_bytes)
-        self._fetching.start(now)
+        self._begin_fetching(now)
         self._tell()  # the node may need to hear of the task to find its objects
 
     def _restarted_error(self) -> NodeRestarted:
@@ -619,8 +632,17 @@ class Endpoint:
         self._phase = _Phase.FETCHING
         self._limit = None
         self._inbox.want(refs, self._block_bytes)
-        self._fetching.start(now)
-        self._go_on_fetching(now)
+        self._begin_fetching(now)
+
+    def _begin_fetching(self, now: float) -> None:
+        """Asks for the reply's objects when it is this node's turn."""
+        self._life = now
+        budget = self.carrier.budget
+        asked = min(self._inbox.missing_bytes, self.carrier.window * self._block_bytes)
+        self._in_line = budget is not None and asked > 0 and not budget.take(self, asked, self._wake)
+        if not self._in_line:
+            self._fetching.start(now)
+            self._go_on_fetching(now)
 
     def _on_data(self, payload: bytes, now: float) -> str:
         self._life = now
@@ -637,7 +659,7 @@ class Endpoint:
         return f"data.{download.ref.kind.name.lower()}"
 
     def _go_on_fetching(self, now: float) -> None:
-        if self._phase is not _Phase.FETCHING or self._ticket is None or self._reply is None:
+        if self._phase is not _Phase.FETCHING or self._ticket is None or self._reply is None or self._in_line:
             return
         while (download := self._inbox.current) is not None and download.complete:
             again = download.asked_again
@@ -669,6 +691,8 @@ class Endpoint:
             return
         if self._fetching.tries > DEAF_TRIES and self._handshake is None:
             self._shake_hands(now)
+        if self.carrier.budget and self._fetching.tries > 1:
+            self.carrier.budget.give_back(self)  # nothing comes: others need not wait for that
         if self._fetching.tries > objects.TIMEOUTS_BEFORE_PAUSE:
             self._tell()
         if download.in_flight:
@@ -776,6 +800,9 @@ class Endpoint:
         ticket, self._ticket = self._ticket, None
         self._phase = _Phase.IDLE
         self._limit = None
+        self._in_line = False
+        if self.carrier.budget:
+            self.carrier.budget.give_back(self)
         for timer in (self._telling, self._working, self._fetching):
             timer.stop()
         if ticket is not None:

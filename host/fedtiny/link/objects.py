@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -113,6 +113,10 @@ class Download:
         return self._missing == 0
 
     @property
+    def missing_bytes(self) -> int:
+        return self._missing * self.block_bytes
+
+    @property
     def in_flight(self) -> int:
         return len(self._flight)
 
@@ -219,6 +223,10 @@ class Inbox:
         """Objects come one after the other, in the order of the list."""
         return next(iter(self._wanted.values()), None)
 
+    @property
+    def missing_bytes(self) -> int:
+        return sum(download.missing_bytes for download in self._wanted.values())
+
     def on_data(self, payload: bytes) -> tuple[Download, bool] | None:
         """The download that a DATA frame belongs to and whether it brought something new."""
         if len(payload) <= BLOCK_HEADER:
@@ -244,3 +252,38 @@ class Inbox:
         found = tuple(self._done[ref.hash] for ref in refs)
         self._done.clear()
         return found
+
+
+class Budget:
+    """Bytes that endpoints of one carrier have asked for and not got yet, at most `most`; others wait in line.
+
+    A broker drops what it cannot hand over: a thousand nodes that send at once to one host would lose most of it.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: dict[Hashable, int] = {}
+        self._line: OrderedDict[Hashable, tuple[int, Callable[[], None]]] = OrderedDict()
+
+    def take(self, who: Hashable, count: int, wake: Callable[[], None]) -> bool:
+        """Whether `who` may ask for so many bytes now; if not, it is in line, and `wake` is called when it may."""
+        if who not in self._held and who not in self._line:
+            self._line[who] = (count, wake)
+            self._admit(but=who)
+        return who in self._held
+
+    def give_back(self, who: Hashable) -> None:
+        """`who` has its bytes, or wants them no longer."""
+        self._line.pop(who, None)
+        self._held.pop(who, None)
+        self._admit()
+
+    def _admit(self, but: Hashable = None) -> None:
+        while self._line:
+            who, (count, wake) = next(iter(self._line.items()))
+            if self._held and sum(self._held.values()) + count > self._most:
+                return
+            del self._line[who]
+            self._held[who] = count
+            if who is not but:
+                wake()

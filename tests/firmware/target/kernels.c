@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "num.h"
 #include "op/pointwise.h"
 #include "op/taps.h"
 #include "port.h"
@@ -252,9 +253,65 @@ static void halves(void)
             }
 }
 
+static void dense(void)
+{
+    for (uint32_t ci = 1; ci <= 20; ci++)
+        for (uint32_t co = 1; co <= 9; co++) {
+            fill(x, ci);
+            fill(dy, co);
+            fill(other, ci * co);
+            start();
+            ft_dense_forward(got, x, other, co % 2 ? w : 0, ci, co);
+            for (uint32_t o = 0; o < co; o++) {
+                want[o] = co % 2 ? w[o] : 0.0f;
+                for (uint32_t k = 0; k < ci; k++)
+                    want[o] += other[o * ci + k] * x[k];
+            }
+            check("dense forward", ci, co, 0);
+            start();
+            ft_dense_backward_input(got, dy, other, ci, co);
+            for (uint32_t o = 0; o < co; o++)
+                for (uint32_t k = 0; k < ci; k++)
+                    want[k] += other[o * ci + k] * dy[o];
+            check("dense backward input", ci, co, 0);
+            start();
+            ft_dense_backward_weight(got, dy, x, ci, co);
+            for (uint32_t o = 0; o < co; o++)
+                for (uint32_t k = 0; k < ci; k++)
+                    want[o * ci + k] += dy[o] * x[k];
+            check("dense backward weight", ci, co, 0);
+        }
+}
+
+/* The compiler's binary64 is the answer from outside. */
+static void sums(void)
+{
+    static const uint32_t bits[] = {0u, 1u, 0x80000001u, 0x00400000u, 0x33800000u, 0x7F7FFFFFu, 0xFF7FFFFFu, 0x80000000u};
+    double sum = 0.0, right = 0.0;
+    for (uint32_t i = 0; i < 4000; i++) {
+        uint32_t any = draw() << 8 | (draw() & 255), exponent = i / 200 % 2 ? 100 + draw() % 56 : draw() % 255;
+        float term = ft_num_from_bits(i % 5 == 0 ? bits[draw() % 8] : (any & 0x807FFFFFu) | exponent << 23);
+        if (i % 50 == 0)
+            sum = right = 0.0;
+        if (i % 7 == 0)
+            term = -(float)right; /* cancels */
+        if (!ft_num_finite(term))
+            continue;
+        ft_num_add(&sum, term);
+        right += (double)term;
+        if (memcmp(&sum, &right, sizeof sum)) {
+            port_print("sum ");
+            port_print_number(i);
+            port_exit(1);
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
     (void)argc, (void)argv;
+    dense();
+    sums();
     grids();
     columns();
     reductions();

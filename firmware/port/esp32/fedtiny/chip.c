@@ -9,6 +9,7 @@
 #include "esp_timer.h"
 #include "freertos/FreeRTOS.h"
 #include "nvs.h"
+#include "sdkconfig.h"
 
 static const char space[] = "fedtiny", name[] = "record";
 enum { LONGEST_MS = 60000 };
@@ -89,7 +90,8 @@ TickType_t chip_ticks(uint32_t ms) { return pdMS_TO_TICKS(ms < LONGEST_MS ? ms :
 esp_err_t chip_start(ft_wire *wire, ft_service *service, ft_wire_facts *facts, chip_write write, fedtiny_piece memory,
                      const ft_data *own)
 {
-    ft_wire_port port = {facts, now_ms, write, fill_random, load, store};
+    static ft_wire_port port; /* the wire reads it as long as it runs: one node a program */
+    port = (ft_wire_port){NULL, now_ms, write, fill_random, load, store};
     if (!memory.at)
         return ESP_ERR_NO_MEM;
     facts->device = "new";
