@@ -14,6 +14,7 @@ import typer
 from fedtiny_export.errors import ConfigError, FedtinyError
 
 if TYPE_CHECKING:
+    from fedtiny.bench.suite import Suite
     from fedtiny.experiment import Experiment
     from fedtiny.progress import Display
     from fedtiny.runfolder import RunFolder
@@ -308,6 +309,19 @@ def fleet_revoke(file: FleetFile, nodes: Annotated[list[str], typer.Argument()],
         typer.echo(f"{node} is revoked" + (" and has erased its key" if why is None else f"; it was not told: {why}"))
 
 
+@app.command()
+@command
+def bridge(file: FleetFile, nodes: Nodes = None) -> None:
+    """Put boards that are plugged in here on the fleet's broker, one topic tree each; until Ctrl-C.
+
+    [bold]fedtiny bridge bench.toml[/]
+    """
+    from fedtiny.fleet.bridge import bridge as carry
+    from fedtiny.fleet.roster import read_roster
+
+    carry(read_roster(file), nodes or [], _say)
+
+
 bench_app = typer.Typer(help="Measure what is promised.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 
@@ -324,14 +338,35 @@ def bench_kernels(
 
     [bold]fedtiny bench kernels[/] · [bold]fedtiny bench kernels --only ref.train[/]
     """
-    from fedtiny.bench.rows import measure
+    from fedtiny.bench.rows import KERNELS
 
+    _bench(KERNELS, only, as_json=as_json)
+
+
+@bench_app.command("wire")
+@command
+def bench_wire(
+    only: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Rows whose name matches this expression.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Goodput of serial lines, bytes of updates and masks, a round of 1,000 nodes over MQTT, what a frame costs.
+
+    [bold]fedtiny bench wire[/] · [bold]fedtiny bench wire --only serial.921600[/]
+    """
+    from fedtiny.bench.wire import WIRE
+
+    _bench(WIRE, only, as_json=as_json)
+
+
+def _bench(suite: Suite, only: str | None, *, as_json: bool) -> None:
     if as_json:
-        _print_json({"rows": [row.as_json() for row in measure(only)]})
+        _print_json({"rows": [row.as_json() for row in suite.measure(only)]})
         return
     from fedtiny.bench.table import print_table, watched
 
-    print_table(watched(only))
+    print_table(suite, watched(suite, only))
 
 
 def _fleet_settings(fleet: str | None, nodes: int | None) -> dict[str, Any]:
