@@ -50,7 +50,8 @@ QUICK = {"__init__", "cli", "config", "progress", "runfolder", "federation", "pr
 # Lower knows nothing of higher: op <- train, bn, topk, mask <- node <- wire <- port.
 BASE = {"bytes", "num", "mask", "blob"}
 MIDDLE = {"place", "plan", "bank", "keep", "net", "backward", "train", "bn", "topk"}
-# The wire stands on the core's public calls, and takes bytes, a CRC and halves from its parts; no part of the core knows it.
+# The wire stands on the core's public calls, and takes bytes, a CRC and halves from its parts; the core knows nothing
+# of it.
 WIRE_KNOWS = {"wire": {"public", "base", "op", "wire", "library"}, "library": {"library"}}
 
 
