@@ -100,7 +100,7 @@ bool ft_mask_check(ft_mask mask, uint32_t *live)
     *live = count;
     if (is_rice(&mask)) { /* what is left must be spare bits: where a gap was refused there is a zero, or a whole byte */
         uint32_t left = 8 * mask.length - mask.at;
-        return left < 8 && (left == 0 || mask.bytes[mask.length - 1] >> (8 - left) == (1u << left) - 1);
+        return left < 8 && (left == 0 || (uint32_t)mask.bytes[mask.length - 1] >> (8 - left) == (1u << left) - 1);
     }
     return true;
 }

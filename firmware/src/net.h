@@ -18,6 +18,8 @@ typedef struct {
     float *kept;
     uint16_t *labels;  /* of the micro-batch */
     float *work;
+    uint8_t *topk;     /* scoring: heap, gradient rows, positions */
+    float *gradients, *momentum; /* of the values that train */
     uint32_t value_count;
 } ft_net;
 
@@ -30,7 +32,6 @@ typedef struct {
 void ft_net_build_indices(ft_net *net, uint32_t param, ft_mask *mask); /* mask NULL: the layer is dense */
 float *ft_net_input(const ft_net *net, ft_pass pass);
 float *ft_net_output(const ft_net *net, ft_pass pass);
-float *ft_net_extra(const ft_net *net, ft_pass pass); /* work behind activations and scratch: gradients, heap, … */
 float *ft_net_value(const ft_net *net, ft_pass pass, uint32_t tensor);
 float *ft_net_gradient(const ft_net *net, uint32_t tensor); /* NULL: the input, which has none */
 

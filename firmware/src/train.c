@@ -60,7 +60,7 @@ ft_status ft_train_run(ft_net *net, const ft_data *data, const ft_train_task *ta
     uint32_t count = data->count, start = ft_plan_first_value(&net->layout), values = net->value_count - start;
     uint32_t batch = count < net->config.micro_batch ? count : net->config.micro_batch;
     bool by_layer = net->config.layerwise;
-    float *gradients = ft_net_extra(net, FT_PASS_TRAIN), *momentum = by_layer ? gradients : gradients + values;
+    float *gradients = net->gradients, *momentum = net->momentum;
     ft_status status = check_data(net, data);
     if (status != FT_OK)
         return status;
@@ -96,7 +96,7 @@ ft_status ft_train_run(ft_net *net, const ft_data *data, const ft_train_task *ta
 ft_status ft_train_gradient(ft_net *net, const ft_data *data, uint32_t first, uint32_t count, const float **gradients,
                             double *loss_sum)
 {
-    float *into = ft_net_extra(net, FT_PASS_TRAIN);
+    float *into = net->gradients;
     ft_score_sum sum = {0};
     ft_status status = ft_net_read(net, FT_PASS_TRAIN, data, first, count, 0, false);
     if (status != FT_OK)

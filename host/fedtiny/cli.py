@@ -309,6 +309,19 @@ def fleet_revoke(file: FleetFile, nodes: Annotated[list[str], typer.Argument()],
         typer.echo(f"{node} is revoked" + (" and has erased its key" if why is None else f"; it was not told: {why}"))
 
 
+@app.command()
+@command
+def bridge(file: FleetFile, nodes: Nodes = None) -> None:
+    """Put boards that are plugged in here on the fleet's broker, one topic tree each; until Ctrl-C.
+
+    [bold]fedtiny bridge bench.toml[/]
+    """
+    from fedtiny.fleet.bridge import bridge as carry
+    from fedtiny.fleet.roster import read_roster
+
+    carry(read_roster(file), nodes or [], _say)
+
+
 bench_app = typer.Typer(help="Measure what is promised.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 

@@ -32,6 +32,7 @@ class DataSettings(Section):
     name: str = Field("fashion-mini", description="a data set by name, or the path of an .npz with x, y[, user]")
     data_dir: str | None = Field(None, description="folder of the data set's files; the default is its usual place")
     split: Literal["dirichlet", "user", "even"] = Field("dirichlet", description="how samples are dealt to nodes")
+    per_node: int = Field(0, ge=0, le=10_000_000, description="most samples that a node gets of its share; 0 = all")
     alpha: float = Field(0.5, gt=0, le=1e6, description="of the Dirichlet split: smaller = more unlike nodes")
 
 
@@ -48,6 +49,10 @@ class FleetSettings(Section):
     nodes: int = Field(10, ge=1, le=10_000, description="nodes that train")
     workers: int = Field(0, ge=0, le=1024, description="nodes that work at the same time; 0 = one per core")
     ram_bytes: int = Field(0, ge=0, lt=2**31, description="most memory that a node may take for a model; 0 = any")
+    board: str | None = Field(
+        None,
+        description="a board by name: a model must fit its RAM, less stack and data (samples and blob lie elsewhere)",
+    )
     device: str = Field(
         "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="of the simulated fleet: cpu, cuda or cuda:0"
     )

@@ -77,7 +77,7 @@ def missing_packages(board: Board) -> list[str]:
 
 def _compiles(board: Board) -> bool:
     compiler = shutil.which(board.toolchain.prefix + board.toolchain.compiler)
-    if not compiler or not board.emulator or "-nostdlib" in board.toolchain.link:
+    if not compiler or not board.toolchain.prefix or "-nostdlib" in board.toolchain.link:
         return compiler is not None
     # a cross compiler and its C library are packages of their own; a file that is not found is printed as it was given
     told = subprocess.run([compiler, "-print-file-name=libc.a"], capture_output=True, text=True, check=False).stdout

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from fedtiny.boards import load_board, node_banks
 from fedtiny.config import Config, keys, load_config, to_toml, value_of
 from fedtiny.federation.records import Event, RoundRecord, Selection
 from fedtiny.federation.server import Server, ServerSettings, ignore, quorum_of
@@ -40,6 +41,7 @@ _FREE = (
     "fleet.file",
     "fleet.workers",
     "fleet.device",
+    "fleet.board",
     "train.",
     "run.",
 )
@@ -75,6 +77,7 @@ class Experiment:
         from fedtiny.fleet import node_names
 
         self.config = config
+        self._banks = node_banks(load_board(config.fleet.board)) if config.fleet.board else {}
         self._watch, self._listen = watch, listen
         self._own_journal = journal is None
         self._journal = journal or SqliteJournal()
@@ -237,7 +240,7 @@ class Experiment:
             seed=self.config.seed,
             class_names=data.class_names,
         )
-        return [rest[part] for part in parts]
+        return [rest[part][: settings.per_node or None] for part in parts]  # parts come shuffled
 
     def _built(self) -> torch.nn.Module:
         from fedtiny import models
@@ -282,6 +285,8 @@ class Experiment:
         options: dict[str, Any] = {"workers": settings.workers or None}
         if settings.ram_bytes:
             options["ram_bytes"] = settings.ram_bytes
+        if self._banks:
+            options["banks"] = self._banks
         if settings.kind == "simulated":
             options["device"] = settings.device
         if settings.kind == "wire":

@@ -34,17 +34,19 @@ class Case(NamedTuple):
     norm: str
     loss: str = "cross_entropy"
     last_layers: int = 0
+    banks: bool = False  # on the target; here it is one arena, and the bits are the same
 
     @property
     def file(self) -> str:
-        extras = [self.loss, str(self.last_layers)] if self[2:] != ("cross_entropy", 0) else []
-        return "-".join([*self.net.replace(",", "").split(), self.norm, *extras])
+        extras = [self.loss, str(self.last_layers)] if self[2:4] != ("cross_entropy", 0) else []
+        return "-".join([*self.net.replace(",", "").split(), self.norm, *extras, *(["banks"] if self.banks else [])])
 
 
 CASES = [Case(net, norm) for net in NETS for norm in (("batch", "frozen") if "batch norm" in net else ("batch",))]
 CASES.append(Case("residual", "frozen"))
 CASES += [Case("autoencoder", "batch", "mse"), Case("autoencoder", "batch", "reconstruction")]
 CASES += [Case("residual", "batch", last_layers=4), Case("separable", "batch", last_layers=5)]
+CASES += [Case("residual", "batch", banks=True), Case("group norm", "batch", banks=True)]
 # what the printed table shows: both ways of a batch norm, the other norm, both kinds of convolution
 SHOWN = [
     Case("residual", "batch"),
@@ -108,7 +110,7 @@ def write_case(case: Case, folder: Path) -> None:
     mask = bitmap(masks[model.graph.layer_names[LAYER]].ravel())
     x, y = random_samples(SAMPLES, model.graph.classes)
     numbers = (NORMS[case.norm], MICRO_BATCH, SAMPLES, DEV, LAYER, TOPK, INFERS, len(blob), len(mask))
-    knobs = LOSSES[case.loss] | case.last_layers << 8
+    knobs = LOSSES[case.loss] | case.last_layers << 8 | case.banks << 24
     parts = (struct.pack("<10I", *numbers, knobs), blob, mask, x.tobytes(), y.tobytes())
     (folder / case.file).write_bytes(b"".join(part + bytes(-len(part) % 8) for part in parts))
 

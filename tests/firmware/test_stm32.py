@@ -1,4 +1,4 @@
-"""The STM32F405 port's register code: the whole of it runs here on memory that behaves as the chip (target/stm32_chip.c),
+"""The STM32F405 port's register code: all of it runs here on memory that behaves as the chip (target/stm32_chip.c)
 because QEMU's model has neither clock tree nor flash controller. What runs in QEMU is in tests/link/test_boards.py.
 """
 
@@ -20,7 +20,7 @@ def chip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     port = firmware / "port"
     made = tmp_path_factory.mktemp("stm32") / "chip"
     sources = [port / "stm32" / name for name in ("clock.c", "flash.c", "board.c")]
-    flags = ["-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined", "-fno-sanitize-recover"]
+    flags = ["-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined", "-fno-sanitize-recover"]
     defines = [f"-I{firmware}", "-DSTM32_HSE_HZ=25000000", "-DNODE_BAUD=115200"]
     files = [HERE / "target" / "stm32_chip.c", port / "record.c", *sources]
     subprocess.run(["gcc", *flags, *defines, *map(str, files), "-o", str(made)], check=True)
@@ -57,5 +57,5 @@ def test_the_reason_of_a_reset_is_told_by_its_number(flags: str, reason: int, ch
 
 
 def test_the_record_goes_through_both_sectors_of_flash_by_its_rules(chip: Path) -> None:
-    """1,024 records for an erasure; bits only from 1 to 0, in words, unlocked; a flash that stays locked changes nothing."""
+    """1,024 records an erasure; bits go from 1 to 0, in words, unlocked; what stays locked changes nothing."""
     assert said(chip, "record", "2060") == "bad 0 erased 3 misused 0 locked 1 refused 1 left start 2059"

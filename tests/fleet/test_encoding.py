@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from dataclasses import fields
 from typing import Any
 
@@ -25,6 +27,7 @@ from fedtiny.federation.tasks import (
 )  # fmt: skip
 from fedtiny.fleet.encoding import BadAnswer, Packer, reply_of
 from fedtiny.fleet.native import NativeNode
+from fedtiny.fleet.upload import uploaded
 from fedtiny.link.endpoint import Answer
 from fedtiny.link.messages import Hello, Profile
 from fedtiny.link.messages import Task as WireTask
@@ -203,3 +206,20 @@ def test_objects_cut_anywhere_are_named_too(pair: Pair) -> None:
             damaged = tuple(type(o)(o.kind, o.data[:-cut]) for o in objects)
             with pytest.raises(BadAnswer):
                 reply_of(task, [Answer(0, results, damaged, "")], HELLO)
+
+
+def test_a_half_is_the_nearest_even_and_never_infinite() -> None:
+    """struct's binary16 as the oracle, which refuses what does not fit."""
+    rng = np.random.default_rng(4)
+    values = rng.integers(0, 2**32, 20_000, np.uint64).astype(np.uint32).view(np.float32)
+    values = np.concatenate(
+        [values[np.isfinite(values)], np.float32([0, -0.0, 65504, 65519.99, 65520, -1e30, 6e-8, 2e-8])]
+    )
+    halves = uploaded(values, "f16")
+    for value, half in zip(values.tolist(), halves.tolist(), strict=True):
+        try:
+            expected = struct.unpack("<e", struct.pack("<e", value))[0]
+        except OverflowError:
+            expected = math.copysign(65504.0, value)
+        assert (half, math.copysign(1, half)) == (expected, math.copysign(1, expected))
+    assert uploaded(values, "f32") is values

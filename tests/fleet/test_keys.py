@@ -36,6 +36,8 @@ def roster(folder: Path, text: str) -> Roster:
         ('[nodes.n1]\nlink = "usb:1"\n', r"nodes.n1.link: 'usb:1' is no link. Links are: serial:"),
         ('[nodes.n1]\nlink = "mqtt:n1"\n', r"mqtt: links and no broker. Add \[broker\] with host and user"),
         ('[nodes.n1]\nlink = "mqtt:n2"\n' + BROKER, r"a device's topics have its id. Write mqtt:n1"),
+        ('[nodes.n1]\nlink = "qemu:b"\n', "nodes.n1.link: write qemu:BOARD:IMAGE"),
+        ('[nodes.n1]\nlink = "qemu:qemu-rv32:no.elf"\n', r"nodes.n1.link: there is no image .*/no.elf"),
         (f'[nodes."{"n" * 32}"]\nlink = "pty:/x"\n', "no device id: 1 to 31 bytes"),
         ('[nodes."a/b"]\nlink = "pty:/x"\n', "no device id"),
         ("patience_s = 0\n" + NODE, r"patience_s = 0 is not allowed: input should be greater than 0"),

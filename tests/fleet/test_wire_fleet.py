@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import itertools
 import os
+import select
 import signal
+import socket
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fedtiny.federation.server import Server
-from fedtiny.federation.tasks import Install, Load, NodeFailure, Report, Score, Task, Train
-from fedtiny.fleet.keys import Device
+from fedtiny.federation.tasks import Install, Load, NodeFailure, Report, Score, Train
+from fedtiny.fleet.manage import record as first_record
 from fedtiny.fleet.native import NativeFleet
-from fedtiny.fleet.roster import Roster, read_roster
+from fedtiny.fleet.roster import read_roster
 from fedtiny.fleet.wire import Held, WireFleet
 from fedtiny.link import endpoint
+from fedtiny.pruning import FedAvg
+from fedtiny_export.blob import write_blob
 from fedtiny_export.errors import ConfigError
 
 from ..host import runs
 from .fleets import Lab
 
-KEY = bytes(range(32))
 SHARDS = runs.shards(4)
-
-
-def enrolled(lab: Lab) -> Roster:
-    """As if each node had been enrolled before."""
-    roster = read_roster(lab.file)
-    for name in lab.names:
-        roster.keys[name] = Device(key=KEY, state="enrolled")
-        if not lab.record(name).exists():
-            lab.record(name).write_text(json.dumps({"key": KEY.hex()}))
-    roster.keys.save()
-    return roster
 
 
 def put_data(fleet: Any) -> None:
@@ -60,7 +54,7 @@ def in_process() -> list[Any]:
 
 @pytest.fixture
 def fleet(lab: Lab) -> Iterator[WireFleet]:
-    opened = WireFleet(enrolled(lab))
+    opened = WireFleet(lab.enrolled())
     yield opened
     opened.close()
 
@@ -69,11 +63,6 @@ def fleet(lab: Lab) -> Iterator[WireFleet]:
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal counts after half a second instead of five in which the genuine node may answer."""
     monkeypatch.setattr(endpoint, "REFUSED_S", 0.5)
-
-
-def pids(lab: Lab, name: str) -> list[int]:
-    found = subprocess.run(["pgrep", "-f", f"tests.link.core_node {name} {lab.folder}"], capture_output=True, text=True)
-    return [int(pid) for pid in found.stdout.split()]
 
 
 def test_a_run_over_programs_ends_with_the_model_of_the_run_in_process(
@@ -96,69 +85,136 @@ def test_a_run_over_programs_ends_with_the_model_of_the_run_in_process(
     assert 0 < payload.mask_entropy < payload.mask_bytes <= 1.25 * payload.mask_entropy + 2 * 4 * 4 * 3
 
 
-class Killing:
-    """A fleet that kills a node's program once, when it is asked for the n-th time; before or while it works."""
-
-    def __init__(self, fleet: WireFleet, lab: Lab, victim: str, at: int, after_s: float) -> None:
-        self._fleet, self._lab, self._victim, self._at, self._after = fleet, lab, victim, at, after_s
-        self._calls = 0
-        self.killed = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._fleet, name)
-
-    def ask(self, orders: Mapping[str, Sequence[Task]], *, round_number: int = 0) -> Iterator[Any]:
-        self._calls += 1
-        answers = self._fleet.ask(orders, round_number=round_number)
-        if self._calls != self._at:
-            yield from answers
-            return
-        import threading
-
-        threading.Timer(self._after, self._kill).start()
-        yield from answers
-
-    def _kill(self) -> None:
-        for pid in pids(self._lab, self._victim):
-            os.kill(pid, signal.SIGKILL)
-            self.killed += 1
-
-
-@pytest.mark.parametrize(("at", "after_s"), [(1, 0.0), (2, 0.0), (4, 0.0), (5, 0.02), (7, 0.01)])
-def test_a_node_that_is_killed_and_comes_back_costs_no_bit(
-    lab: Lab, fleet: WireFleet, in_process: list[Any], at: int, after_s: float
+@pytest.mark.parametrize("at", range(1, 42, 2))
+def test_a_node_that_is_killed_anywhere_and_comes_back_costs_no_bit(
+    lab: Lab, fleet: WireFleet, in_process: list[Any], at: int
 ) -> None:
+    """Its program dies just as the host hears its n-th piece after the samples; all of a run is some fifty."""
     put_data(fleet)
-    killing = Killing(fleet, lab, "n2", at, after_s)
-    assert outcome(runs.server(killing)) == in_process
-    assert killing.killed == 1
+    connection = fleet._nodes["n2"].connection
+    pid, pieces, hear = lab.pid("n2"), itertools.count(1), connection.data_received
+
+    def hear_and_kill(data: bytes) -> None:
+        if next(pieces) == at:
+            os.kill(pid, signal.SIGKILL)
+        hear(data)
+
+    connection.data_received = hear_and_kill  # type: ignore[method-assign]
+    server = runs.server(fleet)
+    assert outcome(server) == in_process
+    assert next(pieces) > at
     assert fleet.traffic()["n2"].sessions == 2
+    assert lab.pid("n2") != pid
+
+
+@pytest.fixture
+def servers(lab: Lab) -> Iterator[list[subprocess.Popen[str]]]:
+    """Programs that a test starts by itself."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for program in started:
+        program.kill()
+        program.wait()
+        assert program.stdout is not None
+        program.stdout.close()
+
+
+def start(lab: Lab, servers: list[subprocess.Popen[str]], name: str, *options: str) -> str:
+    """Where the node can be reached, as it says."""
+    command = ["fedtiny-node", "serve", str(lab.record(name)), *options]
+    servers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    assert servers[-1].stdout is not None
+    return servers[-1].stdout.readline().strip()
+
+
+def test_terminals_and_sockets_carry_the_same_run(
+    lab: Lab, servers: list[subprocess.Popen[str]], in_process: list[Any]
+) -> None:
+    lab.enrolled()
+    tcp = {name: start(lab, servers, name, "--tcp", "0") for name in ("n1", "n2")}
+    pty = {name: start(lab, servers, name, "--pty") for name in ("n3", "n4")}
+    lab.links = {name: f"tcp:{at}" for name, at in tcp.items()} | {name: f"pty:{at}" for name, at in pty.items()}
+    fleet = WireFleet(read_roster(lab.write().file))
+    try:
+        put_data(fleet)
+        assert outcome(runs.server(fleet)) == in_process
+    finally:
+        fleet.close()
+
+
+class Cutting(threading.Thread):
+    """A relay to a node that closes each connection after so many bytes."""
+
+    def __init__(self, port: int, most: int) -> None:
+        super().__init__(daemon=True)
+        self._node, self._most = port, most
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.cuts = 0
+        self.start()
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                host, _ = self._listener.accept()
+                self._carry(host)
+                self.cuts += 1
+
+    def _carry(self, host: socket.socket) -> None:
+        left = self._most
+        with host, socket.create_connection(("127.0.0.1", self._node)) as node:
+            while left > 0:
+                for end in select.select([host, node], [], [])[0]:
+                    data = end.recv(min(left, 4096))
+                    if not data:
+                        return
+                    (node if end is host else host).sendall(data)
+                    left -= len(data)
+
+    def stop(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+@pytest.mark.parametrize("most", [6_000, 17_001])
+def test_a_line_that_is_cut_again_and_again_costs_no_bit(
+    lab: Lab, servers: list[subprocess.Popen[str]], in_process: list[Any], most: int
+) -> None:
+    lab.enrolled()
+    relays = {n: Cutting(int(start(lab, servers, n, "--tcp", "0").rpartition(":")[2]), most) for n in lab.names}
+    lab.links = {name: f"tcp:127.0.0.1:{relay.port}" for name, relay in relays.items()}
+    fleet = WireFleet(read_roster(lab.write().file))
+    try:
+        put_data(fleet)
+        assert outcome(runs.server(fleet)) == in_process
+        sessions = {name: traffic.sessions for name, traffic in fleet.traffic().items()}
+    finally:
+        fleet.close()
+        for relay in relays.values():
+            relay.stop()
+    assert all(sessions[name] > 3 for name in lab.names), sessions
 
 
 def test_a_node_that_is_gone_is_named_and_the_quorum_goes_on(lab: Lab) -> None:
-    lab.head = "patience_s = 1.5\n"
-    lab.write()
-    fleet = WireFleet(enrolled(lab))
+    fleet = WireFleet(lab.enrolled(), patience_s=3)
     try:
         put_data(fleet)
-        for pid in pids(lab, "n3"):
-            os.kill(pid, signal.SIGSTOP)
-        server = runs.server(fleet, rounds=1)
+        os.kill(lab.pid("n3"), signal.SIGSTOP)
+        server = runs.server(fleet, how=FedAvg(), rounds=1)
         (record,) = list(server.rounds())
         assert record.participants == ("n1", "n2", "n4")
         assert {f.node for f in record.failures} == {"n3"}
         assert "no answer on process:" in record.failures[0].reason
         assert "Is it powered" in record.failures[0].reason
     finally:
-        for pid in pids(lab, "n3"):
-            os.kill(pid, signal.SIGKILL)
+        os.kill(lab.pid("n3"), signal.SIGKILL)
         fleet.close()
 
 
 def test_a_program_that_cannot_start_fails_alone(lab: Lab) -> None:
     lab.links = {"n2": "process:/no/such/node"}
     lab.write()
-    fleet = WireFleet(enrolled(lab))
+    fleet = WireFleet(lab.enrolled())
     try:
         answers = dict(fleet.ask({name: [Report()] for name in lab.names}))
         assert isinstance(answers["n2"], NodeFailure)
@@ -168,50 +224,104 @@ def test_a_program_that_cannot_start_fails_alone(lab: Lab) -> None:
         fleet.close()
 
 
+def test_what_is_no_frame_goes_to_the_log_and_is_told_of_a_node_that_stays_silent(lab: Lab) -> None:
+    lab.head = 'patience_s = 1.5\nlog = "lab.log"\n'
+    lab.links = {
+        "n1": f"process:sh -c 'echo ets Jun 8 2016; exec {lab.command('n1')}'",
+        "n2": "process:sh -c 'echo Guru Meditation Error; exec sleep 30'",
+    }
+    lab.names = ("n1", "n2")
+    lab.write()
+    fleet = WireFleet(lab.enrolled())
+    try:
+        answers = dict(fleet.ask({name: [Report()] for name in lab.names}))
+    finally:
+        fleet.close()
+    assert not isinstance(answers["n1"], NodeFailure)
+    assert isinstance(answers["n2"], NodeFailure)
+    assert answers["n2"].reason.endswith("It said last: Guru Meditation Error")
+    assert "bytes that are no frames" in answers["n2"].reason
+    logged = (lab.folder / "lab.log").read_text()
+    assert " n1 ets Jun 8 2016\n" in logged
+    assert " n2 Guru Meditation Error\n" in logged
+
+
+def test_a_model_that_a_board_has_no_room_for_is_refused_in_the_cores_words(lab: Lab) -> None:
+    lab.names, lab.options = ("n1",), "--memory 60000"
+    lab.write()
+    fleet = WireFleet(lab.enrolled())
+    try:
+        blob = write_blob(runs.model().graph, runs.model().arrays, {})
+        ((_, answer),) = fleet.ask({"n1": [SHARDS["n0"], Load(blob=blob, micro_batch=8)]})
+    finally:
+        fleet.close()
+    assert isinstance(answer, NodeFailure)
+    assert answer.reason.startswith("it cannot do Load: the memory is too small (the model takes ")
+    assert "Set fleet.ram_bytes to what is free: then it is said which settings make the model fit." in answer.reason
+
+
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"key": "11" * 32}, "it does not have the key that is on file for it. Another device may use its name"),
         ({"version": 2}, "it speaks versions 2 to 2 of the protocol, this fedtiny version 1. Flash firmware of this"),
-        (
-            {"incompat": 4},
-            "its firmware asks for features 0x4 that this fedtiny does not have. Update fedtiny",
-        ),
-        ({"key": None}, "it has no key yet. Give it one: fedtiny fleet enrol"),
+        ({"incompat": 4}, "its firmware asks for features 0x4 that this fedtiny does not have. Update fedtiny"),
     ],
 )
-def test_a_node_that_may_not_join_is_refused_with_what_to_do(
+def test_firmware_of_another_protocol_is_refused_with_what_to_do(
     lab: Lab, record: dict[str, Any], message: str, soon: None
 ) -> None:
     lab.names = ("n1", "n2")
-    lab.write().record("n2").write_text(json.dumps({"key": KEY.hex()} | record))
-    fleet = WireFleet(enrolled(lab))
+    lab.python_node("n2", **record)
+    refused_alone(lab, "n2", message)
+
+
+def test_a_wrong_key_or_a_stolen_name_is_refused_with_what_to_do(lab: Lab, soon: None) -> None:
+    lab.names = ("n1", "n2")
+    lab.write().record("n2").write_bytes(first_record("n2", bytes(32)))
+    refused_alone(lab, "n2", "it does not have the key that is on file for it. Another device may use its name")
+
+
+def test_a_device_without_a_key_is_refused_with_the_command_that_gives_it_one(lab: Lab, soon: None) -> None:
+    lab.names, lab.options = ("n1", "n2"), "--device n2"
+    lab.write().record("n2").write_bytes(b"")
+    refused_alone(lab, "n2", "it has no key yet. Give it one: fedtiny fleet enrol")
+
+
+def refused_alone(lab: Lab, name: str, message: str) -> None:
+    fleet = WireFleet(lab.enrolled())
     try:
         answers = dict(fleet.ask({name: [Report()] for name in lab.names}))
-        assert not isinstance(answers["n1"], NodeFailure)
-        assert isinstance(answers["n2"], NodeFailure)
-        assert message in answers["n2"].reason
+        good, bad = answers["n1"], answers[name]
+        assert not isinstance(good, NodeFailure)
+        assert isinstance(bad, NodeFailure)
+        assert message in bad.reason
     finally:
         fleet.close()
 
 
-def test_a_boot_counter_that_went_back_is_refused_after_the_host_was_started_anew(lab: Lab, soon: None) -> None:
+def test_a_copy_of_a_device_is_refused_by_its_boot_counter(lab: Lab, soon: None) -> None:
+    """Its storage as it was one boot ago; the host was started anew in between."""
     lab.names = ("n1",)
     lab.write()
-    for boot, good in ((5, True), (5, True), (2, False)):  # each start adds one
-        lab.record("n1").write_text(json.dumps({"key": KEY.hex(), "boot": boot}))
-        roster = read_roster(lab.file)
-        if roster.keys["n1"].key is None:
-            enrolled(lab)
-            roster = read_roster(lab.file)
-        fleet = WireFleet(roster)
+    lab.enrolled()
+    copy = lab.record("n1").read_bytes()
+
+    def answer() -> Any:
+        fleet = WireFleet(read_roster(lab.file))
         try:
-            ((_, answer),) = fleet.ask({"n1": [Report()]})
+            return dict(fleet.ask({"n1": [Report()]}))["n1"]
         finally:
             fleet.close()
-        assert isinstance(answer, NodeFailure) != good
-    assert isinstance(answer, NodeFailure)
-    assert "its boot counter went back from 6 to 3. A copy of the device" in answer.reason
+
+    assert not isinstance(answer(), NodeFailure)
+    assert not isinstance(answer(), NodeFailure)
+    lab.record("n1").write_bytes(copy)
+    refused = answer()
+    assert isinstance(refused, NodeFailure)
+    assert (
+        "its boot counter went back from 2 to 1. A copy of the device, or storage that was restored" in refused.reason
+    )
+    assert "If it is yours: fedtiny fleet enrol it anew" in refused.reason
 
 
 def test_a_node_without_a_key_is_refused_before_any_link_opens(lab: Lab) -> None:

@@ -22,15 +22,25 @@ static void digest(ft_blake2b *b, uint8_t *out, uint32_t bytes, const uint8_t ke
     ft_blake2b_end(b, out);
 }
 
-/* B(16, k_hs, word || transcript || message), k_hs = B(32, psk, "fedtiny handshake 1") */
-static void mac(ft_blake2b *b, uint8_t out[MAC], const uint8_t *psk, const char *word, const uint8_t transcript[HASH],
+/* B(32, no key, INVITE payload || HELLO payload) */
+static void transcript(uint8_t out[HASH], const uint8_t *invite, uint32_t invite_bytes, const uint8_t *hello, uint32_t hello_bytes)
+{
+    ft_blake2b b;
+    ft_blake2b_start(&b, HASH, 0, 0);
+    ft_blake2b_add(&b, invite, invite_bytes);
+    ft_blake2b_add(&b, hello, hello_bytes);
+    ft_blake2b_end(&b, out);
+}
+
+/* B(16, k_hs, word || T1 or T2 || message), k_hs = B(32, psk, "fedtiny handshake 1") */
+static void mac(ft_blake2b *b, uint8_t out[MAC], const uint8_t *psk, const char *word, const uint8_t before[HASH],
                 const uint8_t *message, uint32_t count)
 {
     uint8_t key[HASH];
     digest(b, key, HASH, psk, "fedtiny handshake 1");
     ft_blake2b_start(b, MAC, key, HASH);
     add_text(b, word);
-    ft_blake2b_add(b, transcript, HASH);
+    ft_blake2b_add(b, before, HASH);
     ft_blake2b_add(b, message, count);
     ft_blake2b_end(b, out);
     crypto_wipe(key, sizeof key);
@@ -65,8 +75,7 @@ void ft_handshake_invite(ft_wire *wire, const uint8_t *payload, uint32_t count)
     ft_item m[FT_ITEMS];
     ft_wire_handshake *h = &wire->hands;
     uint8_t t1[HASH], *hello = wire->received + FT_WIRE_STUFFED - HELLO_BYTES; /* behind the INVITE, which is shorter */
-    ft_blake2b b;
-    uint32_t id_bytes, hello_bytes;
+    uint32_t id_bytes;
     const uint8_t *device = ft_record_id(wire, &id_bytes);
     if (count > LONGEST_INVITE || !ft_message_decode(&ft_invite, payload, count, m)
         || m[FT_INVITE_PAYLOAD].number < SMALLEST_PAYLOAD) {
@@ -77,9 +86,7 @@ void ft_handshake_invite(ft_wire *wire, const uint8_t *payload, uint32_t count)
         && (m[FT_INVITE_DEVICE].number != id_bytes || memcmp(m[FT_INVITE_DEVICE].at, device, id_bytes) != 0))
         return;
     wire->announcing = false;
-    ft_blake2b_start(&b, HASH, 0, 0);
-    ft_blake2b_add(&b, payload, count);
-    ft_blake2b_end(&b, t1);
+    transcript(t1, payload, count, 0, 0);
     if (h->offered && memcmp(t1, h->t1, HASH) == 0) {
         wire->wants |= FT_WANTS_HELLO;
         return;
@@ -103,11 +110,7 @@ void ft_handshake_invite(ft_wire *wire, const uint8_t *payload, uint32_t count)
         memcpy(h->theirs, m[FT_INVITE_PUBLIC].at, sizeof h->theirs);
     }
     wire->tasks.room(wire->tasks.ctx, &h->arena_bytes, &h->free_bytes);
-    hello_bytes = ft_handshake_hello(wire, hello);
-    ft_blake2b_start(&b, HASH, 0, 0);
-    ft_blake2b_add(&b, payload, count);
-    ft_blake2b_add(&b, hello, hello_bytes);
-    ft_blake2b_end(&b, h->t2);
+    transcript(h->t2, payload, count, hello, ft_handshake_hello(wire, hello));
     wire->wants |= FT_WANTS_HELLO;
 }
 

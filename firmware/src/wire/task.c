@@ -60,9 +60,7 @@ void ft_task_come(ft_wire *wire, const uint8_t *payload, uint32_t count)
     }
     const ft_item *parameters = &m[FT_TASK_PARAMETERS];
     uint32_t number = m[FT_TASK_NUMBER].number;
-    bool fresh = wire->session.fresh, same = wire->state != FT_TASK_NONE && number == task->number
-        && task->kind == m[FT_TASK_KIND].number && task->round == m[FT_TASK_ROUND].number
-        && task->attempt == m[FT_TASK_ATTEMPT].number && memcmp(task->run, m[FT_TASK_RUN].at, sizeof task->run) == 0;
+    bool fresh = wire->session.fresh, same = wire->state != FT_TASK_NONE && number == task->number;
     if (!fresh && !same && (int32_t)(number - task->number) <= 0)
         return; /* RFC 1982: an old one */
     wire->session.fresh = false;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fedtiny_export.errors import ConfigError
@@ -20,27 +20,29 @@ def open_fleet(
     workers: int | None = None,
     device: str = "cpu",
     ram_bytes: int = 0,
+    banks: Mapping[str, int] | None = None,
     file: str | None = None,
 ) -> Fleet:
     """`kind`: native (the C core in process), simulated (torch on `device`) or wire (the nodes of a fleet file).
 
     Raises ConfigError for another kind.
 
-    `ram_bytes`: a model whose plan takes more is refused before any node gets it; 0: any may come.
+    `ram_bytes`: a model whose plan takes more is refused before any node gets it; 0: any may come. `banks`: so is one
+    that does not fit a board's pieces of RAM, bytes by name.
     """
     if kind == "native":
         from fedtiny.fleet.native import NativeFleet
 
-        return NativeFleet(names, workers=workers, ram_bytes=ram_bytes)
+        return NativeFleet(names, workers=workers, ram_bytes=ram_bytes, banks=banks)
     if kind == "simulated":
         from fedtiny.fleet.simulated import SimulatedFleet
 
-        return SimulatedFleet(names, device=device, threads=workers, ram_bytes=ram_bytes)
+        return SimulatedFleet(names, device=device, threads=workers, ram_bytes=ram_bytes, banks=banks)
     if kind == "wire":
         from fedtiny.fleet.roster import read_roster
         from fedtiny.fleet.wire import WireFleet
 
-        return WireFleet(read_roster(_named(file)), names, ram_bytes=ram_bytes)
+        return WireFleet(read_roster(_named(file)), names, ram_bytes=ram_bytes, banks=banks)
     raise ConfigError(f"there is no fleet '{kind}': choose one of {', '.join(KINDS)}")
 
 

@@ -175,8 +175,15 @@ class NativeFleet:
 
     name = "native"
 
-    def __init__(self, names: Sequence[str], *, workers: int | None = None, ram_bytes: int = 0) -> None:
-        self._ram_bytes = ram_bytes
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        workers: int | None = None,
+        ram_bytes: int = 0,
+        banks: Mapping[str, int] | None = None,
+    ) -> None:
+        self._ram_bytes, self._banks = ram_bytes, banks
         self._nodes = {name: NativeNode() for name in names}
         self._pool = ThreadPoolExecutor(workers or len(os.sched_getaffinity(0)), thread_name_prefix="native-node")
 
@@ -187,7 +194,7 @@ class NativeFleet:
     def ask(
         self, orders: Mapping[str, Sequence[Task]], *, round_number: int = 0
     ) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
-        refuse_what_does_not_fit(orders, self._ram_bytes)
+        refuse_what_does_not_fit(orders, self._ram_bytes, self._banks)
         futures: dict[Future[tuple[Reply, ...] | NodeFailure], str] = {
             self._pool.submit(_serve, self._nodes[name], tasks): name for name, tasks in orders.items()
         }

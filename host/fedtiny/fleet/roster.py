@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,7 +30,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedtiny.fleet.keys import KeyStore
-from fedtiny.link.links import NAMES, Link, open_link
+from fedtiny.link.links import NAMES, Link, ProcessLink, open_link
 from fedtiny.link.messages import Profile
 from fedtiny.link.mqtt import Account, Broker
 from fedtiny.link.session import Identity
@@ -54,7 +55,7 @@ class BrokerTable(_Table):
 
 
 class NodeTable(_Table):
-    link: str = Field(min_length=1, description=NAMES)
+    link: str = Field(min_length=1, description=f"{NAMES}, qemu:BOARD:IMAGE")
     profile: Words | None = Field(None, description="psk, psk-fs, or plain: without any protection")
     password_file: str | None = Field(None, description="of this board's own login, for fedtiny bridge")
 
@@ -64,7 +65,7 @@ class FleetTable(_Table):
     profile: Words = Field("psk", description="of nodes that name none")
     keys: str | None = Field(None, description="the key file; the default lies beside this file")
     log: str | None = Field(None, description="file for what nodes say of themselves and what is no frame")
-    patience_s: float = Field(30.0, gt=0, le=86400, description="so long may a node be silent that was asked something")
+    patience_s: float = Field(60.0, gt=0, le=86400, description="so long may a node be silent that was asked something")
     limit_s: float = Field(600.0, gt=0, le=864000, description="so long may a node work on one task")
     broker: BrokerTable | None = Field(None, description="for mqtt: links")
     nodes: dict[str, NodeTable] = Field(min_length=1, description="tables [nodes.NAME]")
@@ -147,10 +148,24 @@ class Roster:
 
     def link(self, node: str, broker: Broker | None = None) -> Link:
         """Raises ConfigError for a name that is no link."""
+        name = self.link_name(node)
         try:
-            return open_link(self.link_name(node), broker)
+            return self._emulated(node) if name.startswith("qemu:") else open_link(name, broker)
         except ConfigError as problem:
             raise ConfigError(f"{self.path}: nodes.{node}.link: {problem}") from None
+
+    def _emulated(self, node: str) -> Link:
+        """qemu:BOARD:IMAGE, an emulator whose UART is the link; the node's record lies beside the fleet file."""
+        from fedtiny.boards import load_board
+        from fedtiny.images import node_command
+
+        _, board, image = (*self.link_name(node).split(":", 2), "")[:3]
+        if not board or not image:
+            raise ConfigError("write qemu:BOARD:IMAGE, such as qemu:qemu-netduinoplus2:node.elf")
+        path = self._beside(image)
+        if not path.is_file():
+            raise ConfigError(f"there is no image {path}.")
+        return ProcessLink(shlex.join(node_command(load_board(board), path, self._beside(f"{node}.record"))))
 
     def _beside(self, name: str) -> Path:
         """Relative paths start at the fleet file; ~ is the user's home."""

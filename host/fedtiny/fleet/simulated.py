@@ -62,9 +62,15 @@ class SimulatedFleet:
     name = "simulated"
 
     def __init__(
-        self, names: Sequence[str], *, device: str = "cpu", threads: int | None = None, ram_bytes: int = 0
+        self,
+        names: Sequence[str],
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        ram_bytes: int = 0,
+        banks: Mapping[str, int] | None = None,
     ) -> None:
-        self._ram_bytes = ram_bytes
+        self._ram_bytes, self._banks = ram_bytes, banks
         self._nodes = {name: _Node(torch.device(device)) for name in names}
         workers = threads or (os.cpu_count() or 1 if device == "cpu" else 1)
         self._pool = ThreadPoolExecutor(min(workers, max(1, len(names))), thread_name_prefix="node")
@@ -76,7 +82,7 @@ class SimulatedFleet:
     def ask(
         self, orders: Mapping[str, Sequence[Task]], *, round_number: int = 0
     ) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
-        refuse_what_does_not_fit(orders, self._ram_bytes)
+        refuse_what_does_not_fit(orders, self._ram_bytes, self._banks)
         with single_thread():  # nodes fill the cores
             work = {self._pool.submit(self._nodes[name].do_all, tasks): name for name, tasks in orders.items()}
             try:

@@ -86,13 +86,12 @@ class WireNode:
 
     async def serve(self, tasks: Sequence[Task], packer: Packer) -> tuple[Reply, ...]:
         """Raises LinkError and the like; what the node has in memory is then not relied on."""
+        for task in tasks:
+            if isinstance(task, PutData):  # wanted, whether it arrives now or later
+                self._held = self._held.after(task)
         try:
             await self._reach()
-            replies = []
-            for task in tasks:
-                if isinstance(task, PutData):  # wanted, whether it arrives now or later
-                    self._held = self._held.after(task)
-                replies.append(await self._do(task, packer))
+            replies = [await self._do(task, packer) for task in tasks]
         except BaseException:
             self._in_memory = False
             raise
@@ -130,10 +129,15 @@ class WireNode:
 
 
 def _refusal(task: Task, answer: Answer, hello: Hello) -> str:
-    what = type(task).__name__
-    more = f" ({answer.problem})" if answer.problem else ""
-    room = f" It has {hello.arena_bytes:,} bytes for models." if isinstance(task, Load) and hello.arena_bytes else ""
-    return f"it cannot do {what}: {status_text(answer.status)}{more}.{room}"
+    what, words = type(task).__name__, status_text(answer.status)
+    more = f" ({answer.problem})" if answer.problem not in ("", words) else ""
+    advice = ""
+    if isinstance(task, Load):
+        advice = (
+            f" It has {hello.arena_bytes:,} bytes for samples, model and work. Set fleet.ram_bytes to what is free: "
+            "then it is said which settings make the model fit."
+        )
+    return f"it cannot do {what}: {words}{more}.{advice}"
 
 
 class WireFleet:
@@ -151,12 +155,13 @@ class WireFleet:
         names: Sequence[str] | None = None,
         *,
         ram_bytes: int = 0,
+        banks: Mapping[str, int] | None = None,
         patience_s: float | None = None,
         run: bytes | None = None,
     ) -> None:
         self.roster = roster
         self._names = tuple(names if names is not None else roster.nodes)
-        self._ram_bytes = ram_bytes
+        self._ram_bytes, self._banks = ram_bytes, banks
         self._patience_s = patience_s or roster.table.patience_s
         self._run = run or os.urandom(8)
         self._stack = contextlib.ExitStack()
@@ -182,7 +187,7 @@ class WireFleet:
     def ask(
         self, orders: Mapping[str, Sequence[Task]], *, round_number: int = 0
     ) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
-        refuse_what_does_not_fit(orders, self._ram_bytes)
+        refuse_what_does_not_fit(orders, self._ram_bytes, self._banks)
         packer = Packer(run=self._run, round_number=round_number, limit_s=self.roster.table.limit_s)
         heard: queue.SimpleQueue[Heard] = queue.SimpleQueue()
         asked = asyncio.run_coroutine_threadsafe(self._ask_all(orders, packer, round_number, heard), self._loop)

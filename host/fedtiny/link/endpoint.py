@@ -180,12 +180,15 @@ class Endpoint:
             return
         for piece in self._splitter.feed(data):
             if isinstance(piece, Noise):
-                self.traffic.noise_bytes += len(piece.data)
-                text = piece.data.decode("utf-8", "replace").strip()
-                if text:
-                    self._on_log(text[:NOISE_TEXT])
+                self._on_noise(piece)
             else:
                 self._on_bytes(piece.frame, piece.stream_bytes, now)
+
+    def _on_noise(self, noise: Noise) -> None:
+        self.traffic.noise_bytes += len(noise.data)
+        text = noise.data.decode("utf-8", "replace").strip()
+        if text:
+            self._on_log(text[:NOISE_TEXT])
 
     def outgoing(self, now: float) -> bytes | None:
         """The next frame for the carrier, or None. Ask only while the carrier takes more: here nothing waits twice."""
@@ -477,6 +480,8 @@ class Endpoint:
         if not self._up:
             return NoAnswer(f"{what}. The link is down: {self._link_problem or 'it was never opened'}", device)
         heard = ""
+        if (rest := self._splitter.rest()) is not None:
+            self._on_noise(rest)
         if self.traffic.dropped:
             causes = ", ".join(f"{count} {cause}" for cause, count in self.traffic.dropped.most_common(3))
             heard = f" (frames dropped: {causes})"

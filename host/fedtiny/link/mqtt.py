@@ -39,6 +39,40 @@ class Account:
     keepalive_s: int = 20
 
 
+def tls_of(account: Account) -> ssl.SSLContext | None:
+    """Raises LinkUnavailable for an authority that cannot be read."""
+    if not account.tls:
+        return None
+    try:
+        return ssl.create_default_context(cafile=account.ca_file)
+    except (OSError, ssl.SSLError) as problem:
+        raise LinkUnavailable(
+            f"{account.ca_file}: cannot be used as the broker's certificate authority: {problem}. Name a PEM file."
+        ) from None
+
+
+def broker_problem(account: Account, problem: Exception) -> str:
+    """Why a broker cannot be used, and what to do."""
+    where = f"broker {account.host}:{account.port}"
+    text = str(problem)
+    lower = text.lower()
+    if "not authorized" in lower or "bad user name" in lower or "bad username" in lower:
+        return (
+            f"{where}: it refused the user {account.user} or its password. "
+            "Set both as the broker has them (mosquitto_passwd)."
+        )
+    if "certificate" in lower:
+        return (
+            f"{where}: its certificate is not to be trusted ({text}). Set ca_file to the authority "
+            "that signed it, host to a name in it."
+        )
+    if "ssl" in lower or "tls" in lower or "eof" in lower:
+        return f"{where}: no TLS there ({text}). Is this the port for TLS, 8883 by custom?"
+    if "timed out" in lower and not account.tls:
+        return f"{where}: it does not answer the login. If this is its port for TLS, set tls; is the host right?"
+    return f"{where}: cannot be reached ({text}). Is it running, and is a firewall in between?"
+
+
 class Broker:
     """The one client of a fleet's host. `states` and `caps` hold the last that each device (or its will) published."""
 
@@ -127,7 +161,7 @@ class Broker:
             will=aiomqtt.Will(f"{self._root}_host/state", LOST, qos=1, retain=True),
             keepalive=account.keepalive_s,
             timeout=5,
-            tls_context=self._tls(),
+            tls_context=tls_of(account),
         )
         # aiomqtt has no public way to its paho client, and its queue and future per message cost more than a frame.
         paho: Client = client._client
@@ -146,39 +180,8 @@ class Broker:
                 await client.subscribe(self._root + topic, qos=qos)
             await client.publish(f"{self._root}_host/state", ONLINE, qos=1, retain=True)
         except (aiomqtt.MqttError, OSError, ValueError) as problem:
-            raise LinkUnavailable(self._problem(problem)) from None
+            raise LinkUnavailable(broker_problem(account, problem)) from None
         self._client, self._paho = client, paho
-
-    def _tls(self) -> ssl.SSLContext | None:
-        if not self.account.tls:
-            return None
-        try:
-            return ssl.create_default_context(cafile=self.account.ca_file)
-        except (OSError, ssl.SSLError) as problem:
-            raise LinkUnavailable(
-                f"{self.account.ca_file}: cannot be used as the broker's certificate authority: {problem}. Name a "
-                "PEM file."
-            ) from None
-
-    def _problem(self, problem: Exception) -> str:
-        where = f"broker {self.account.host}:{self.account.port}"
-        text = str(problem)
-        lower = text.lower()
-        if "not authorized" in lower or "bad user name" in lower or "bad username" in lower:
-            return (
-                f"{where}: it refused the user {self.account.user} or its password. "
-                "Set both as the broker has them (mosquitto_passwd)."
-            )
-        if "certificate" in lower:
-            return (
-                f"{where}: its certificate is not to be trusted ({text}). Set ca_file to the authority "
-                "that signed it, host to a name in it."
-            )
-        if "ssl" in lower or "tls" in lower or "eof" in lower:
-            return f"{where}: no TLS there ({text}). Is this the port for TLS, 8883 by custom?"
-        if "timed out" in lower and not self.account.tls:
-            return f"{where}: it does not answer the login. If this is its port for TLS, set tls; is the host right?"
-        return f"{where}: cannot be reached ({text}). Is it running, and is a firewall in between?"
 
     async def _keep(self) -> None:
         """Waits until the connection is lost, tells all links, connects again; without end."""
