@@ -155,7 +155,7 @@ def print_devices(rows: Sequence[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("node", "state", "board", "firmware", "free RAM", "profile", "last seen"):
         table.add_column(column, overflow="fold")
-    table.add_column("link", no_wrap=True, overflow="ellipsis")
+    table.add_column("link", overflow="fold", ratio=1)
     for row in rows:
         state = {True: "here", False: "[yellow]silent[/]", None: row["state"]}[row["reached"]]
         if row["state"] in ("unknown", "pending", "revoked"):
@@ -164,13 +164,20 @@ def print_devices(rows: Sequence[dict[str, Any]]) -> None:
         seen = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["last_seen"])) if row["last_seen"] else "never"
         table.add_row(
             row["node"], state, row["board"] or "-", (row["firmware"] or "-")[:8], free, _profile(row["profile"]),
-            seen, row["link"],
+            seen, _short(row["link"]),
         )  # fmt: skip
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=150)
     console.print(table)
     for row in rows:
         if row["problem"]:
             console.print(Text(row["problem"]))
+
+
+def _short(link: str, most: int = 40) -> str:
+    """Its beginning; --json has all of it."""
+    return link if len(link) <= most else link[: most - 1] + "…"
 
 
 def _profile(word: str) -> str:

@@ -48,9 +48,11 @@ def make(folder: Path) -> dict[str, str]:
     """Writes the stand-ins; the environment in which PlatformIO takes them and leaves all others alone."""
     for platform, boards in BOARDS.items():
         place = folder / "platforms" / platform
+        # who has a tool to upload with has boards: pio test uploads to those before it listens
+        tools = {"tool-stand-in": {"type": "uploader", "optional": True, "version": "*"}} if boards else {}
         frameworks = {"arduino": {"script": "builder/arduino.py"}} if boards else {}
         _package(
-            place, "platform", platform, "19.5.0", frameworks=frameworks, packages={}, engines={"platformio": "^6"}
+            place, "platform", platform, "19.5.0", frameworks=frameworks, packages=tools, engines={"platformio": "^6"}
         )
         (place / "builder").mkdir()
         shutil.copyfile(HERE / "builder.py", place / "builder" / "main.py")
@@ -75,6 +77,7 @@ def make(folder: Path) -> dict[str, str]:
         "import sys\nimport SCons.Script\n\nsys.exit(SCons.Script.main())\n"
     )
     _package(packages / "toolchain-gccarmnoneeabi", "tool", "toolchain-gccarmnoneeabi", ARM_GCC)
+    _package(packages / "tool-stand-in", "tool", "tool-stand-in", "1.0.0")
     _package(packages / "tool-cppcheck", "tool", "tool-cppcheck", CPPCHECK)
     if cppcheck := shutil.which("cppcheck"):
         (packages / "tool-cppcheck" / "cppcheck").symlink_to(cppcheck)
