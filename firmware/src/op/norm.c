@@ -1,6 +1,7 @@
 #include "norm.h"
 
 #include "../num.h"
+#include "pointwise.h"
 #include "taps.h"
 
 /* Mean and 1 / sqrt(var + eps) of runs `stride` apart; returns the sum of squared differences from the mean. */
@@ -19,9 +20,7 @@ static float measure(float kept[2], const float *x, uint32_t runs, uint32_t stri
 
 void ft_norm_run(float *y, const float *x, const float *kept, float gamma, float beta, uint32_t n)
 {
-    float mean = kept[0], scale = kept[1] * gamma;
-    for (uint32_t i = 0; i < n; i++)
-        y[i] = (x[i] - mean) * scale + beta;
+    ft_scale_run(y, x, kept[0], kept[1] * gamma, beta, n);
 }
 
 /* Chan's update of (sum, m2) over `seen` elements by a batch of `count` with its own mean and m2. */

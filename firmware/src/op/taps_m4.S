@@ -663,6 +663,40 @@
     bx lr
     .size ft_m4_sgd, .-ft_m4_sgd
 
+/* ---- ft_scale_run(y, x, mean, scale, shift, n): r0 y, r1 x, r2 n, s0-s2 ---- */
+.macro scaled n
+    load_on 4, \n, r1
+    .irp at, 4, 5, 6, 7
+    .if \at < 4+\n
+    sub_ \at, \at, 0
+    .endif
+    .endr
+    .irp at, 4, 5, 6, 7
+    .if \at < 4+\n
+    mul_ \at, \at, 1
+    .endif
+    .endr
+    .irp at, 4, 5, 6, 7
+    .if \at < 4+\n
+    add_ \at, \at, 2
+    .endif
+    .endr
+    store_on 4, \n, r0
+.endm
+    function ft_scale_run
+    subs r2, r2, #4
+    blo 2f
+1:  scaled 4
+    subs r2, r2, #4
+    bhs 1b
+2:  adds r2, r2, #4
+    beq 4f
+3:  scaled 1
+    subs r2, r2, #1
+    bne 3b
+4:  bx lr
+    .size ft_scale_run, .-ft_scale_run
+
 /* ---- ft_m4_add(y, a, b, n): n a multiple of 8, not 0 ---- */
     function ft_m4_add
 1:  vldmia r1!, {s0-s7}
