@@ -91,7 +91,7 @@ class _TopKEntry(ct.Structure):
     _fields_ = [("index", ct.c_uint32), ("gradient", ct.c_float)]
 
 
-def _library_path() -> Path:
+def library_path() -> Path:
     chosen = os.environ.get("FEDTINY_CORE")  # another build of the core, e.g. with sanitizers
     if chosen:
         return Path(chosen)
@@ -107,7 +107,7 @@ def _library_path() -> Path:
 
 @cache
 def _library() -> ct.CDLL:
-    lib = ct.CDLL(str(_library_path()))
+    lib = ct.CDLL(str(library_path()))
     u32, ptr, size = ct.c_uint32, ct.c_void_p, ct.c_size_t
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "ft_plan": (ct.c_int, [ptr, size, ct.POINTER(_Config), ptr, size, ct.POINTER(_Memory)]),
@@ -150,13 +150,14 @@ def _library() -> ct.CDLL:
     return lib
 
 
-def _text(status: int) -> str:
+def status_text(status: int) -> str:
+    """ft_status in words."""
     return str(_library().ft_status_text(status).decode())
 
 
 def _check(status: int, what: str) -> None:
     if status:
-        raise CoreError(f"{what}: {_text(status)}", status)
+        raise CoreError(f"{what}: {status_text(status)}", status)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +243,9 @@ def plan(blob: bytes, config: NodeConfig) -> Memory:
     out = _Memory()
     status = lib.ft_plan(blob, len(blob), config._struct(), scratch, len(scratch), out)
     if status:
-        raise PlanError(f"the node refuses this model: {_text(status)}. Export it again, or see firmware/BLOB.md.")
+        raise PlanError(
+            f"the node refuses this model: {status_text(status)}. Export it again, or see firmware/BLOB.md."
+        )
     return _memory(out)
 
 
@@ -257,7 +260,9 @@ def plan_banks(blob: bytes, config: NodeConfig, banks: Sequence[int]) -> tuple[M
     sizes = (_Bank * len(banks))(*(_Bank(None, size) for size in banks))
     status = lib.ft_plan_banks(blob, len(blob), config._struct(), sizes, len(banks), scratch, len(scratch), out, spread)
     if status not in (0, NOMEM):
-        raise PlanError(f"the node refuses this model: {_text(status)}. Export it again, or see firmware/BLOB.md.")
+        raise PlanError(
+            f"the node refuses this model: {status_text(status)}. Export it again, or see firmware/BLOB.md."
+        )
     return _memory(out), _spread(spread, out, len(banks))
 
 
@@ -385,7 +390,7 @@ class CoreNode:
         return self._get_vector("stats", self.stat_count)
 
     def set_mask(self, layer: int, mask: EncodedMask) -> None:
-        _check(self._lib.ft_set_mask(self._node, layer, mask.encoding, mask.data, len(mask.data)), "changing a mask")
+        _check(self._lib.ft_set_mask(self._node, layer, mask.code, mask.data, len(mask.data)), "changing a mask")
 
     def set_thresholds(self, thresholds: F32) -> None:
         thresholds = _f32(thresholds)

@@ -49,7 +49,7 @@ enum { FT_LOSS_CROSS_ENTROPY = 0, FT_LOSS_MSE = 1, FT_LOSS_RECONSTRUCTION = 2 };
  * layer nearly full is quicker with all weights in place, zeros where it is pruned; results are the same but for the sign of
  * zeros, and values, gradients and masks mean the same. */
 enum { FT_HOLD_BY_COST = 0, FT_HOLD_SPARSE = 1 };
-enum { FT_MASK_BITMAP = 1, FT_MASK_DELTAS = 2 };
+enum { FT_MASK_BITMAP = 1, FT_MASK_DELTAS = 2, FT_MASK_RICE = 3 }; /* Golomb-Rice: FT_MASK_RICE | parameter << 8 */
 enum { FT_DATA_DEV = 0, FT_DATA_ALL = 1 };
 
 /* What a node will be asked to do; decides how much memory it needs. Zero in keep, lean, layerwise and plain_sgd: fastest;

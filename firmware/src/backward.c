@@ -4,7 +4,6 @@
 
 #include "keep.h"
 #include "op/lean.h"
-#include "op/pick.h"
 #include "op/pointwise.h"
 #include "op/standard.h"
 
@@ -104,65 +103,46 @@ static void backward_linear(const turn *t)
         ft_linear_backward_input(t->dx, t->dy, &taps, t->in.c, t->out.c, t->batch, t->scratch, t->accumulate);
 }
 
-/* One channel of all samples at a time, side by side as a norm of one channel sees them. */
-static void batchnorm_channels(const turn *t, const ft_norm *n, const float *gamma, const float *kept)
+/* The channel c of samples [first, first + c->runs): in place, or made again in scratch. */
+static void norm_input(const turn *t, ft_norm_channel *run, uint32_t first, uint32_t c)
 {
-    uint32_t run = n->pixels;
-    float *x = t->scratch, *d = x + t->batch * run, *temp = d + t->batch * run;
-    ft_norm one = *n;
-    one.channels = 1;
-    for (uint32_t c = 0; c < n->channels; c++) {
-        for (uint32_t b = 0; b < t->batch; b++) {
-            ft_keep_channel(t->net, x + b * run, t->op.in[0], b, c, temp);
-            memcpy(d + b * run, t->dy + ((size_t)b * n->channels + c) * run, run * sizeof *d);
-        }
-        float *dgamma = t->into.first ? t->into.first + c : 0, *dbeta = t->into.first ? t->into.second + c : 0;
-        float *dx = t->dx ? d : 0;
-        if (t->net->config.norm == FT_NORM_FROZEN)
-            ft_norm_frozen_backward(dx, dgamma, dbeta, d, x, gamma + c, &one, t->batch, kept + 2 * c, false);
-        else
-            ft_norm_batch_backward(dx, dgamma, dbeta, d, x, gamma + c, &one, t->batch, kept + 2 * c, false);
-        for (uint32_t b = 0; dx && b < t->batch; b++)
-            ft_copy_gradient(t->dx + ((size_t)b * n->channels + c) * run, d + b * run, run, t->accumulate);
-    }
+    uint32_t channels = t->in.c, size = run->pixels;
+    size_t at = ((size_t)first * channels + c) * size;
+    run->dy = t->dy + at;
+    run->dx = t->dx ? t->dx + at : 0;
+    run->x = t->x ? t->x + at : t->scratch;
+    run->x_stride = t->x ? run->stride : size;
+    for (uint32_t b = 0; !t->x && b < run->runs; b++)
+        ft_keep_channel(t->net, t->scratch + b * size, t->op.in[0], first + b, c, t->scratch + run->runs * size);
 }
 
-/* One channel at a time, each made twice: a group's sums come before its gradients. */
-static void groupnorm_channels(const turn *t, const ft_norm *n, const float *gamma, const float *kept)
-{
-    uint32_t members = n->channels / n->groups, run = n->pixels;
-    float *x = t->scratch, *temp = x + run;
-    for (uint32_t g = 0; g < t->batch * n->groups; g++, kept += 2) {
-        ft_norm_sums sums = {0.0f, 0.0f};
-        for (uint32_t c = g % n->groups * members, m = 0; m < members; m++, c++) {
-            ft_keep_channel(t->net, x, t->op.in[0], g / n->groups, c, temp);
-            ft_norm_group_sum(&sums, t->into.first ? t->into.first + c : 0, t->into.first ? t->into.second + c : 0,
-                              t->dy + (size_t)(g * members + m) * run, x, gamma[c], run, kept);
-        }
-        for (uint32_t c = g % n->groups * members, m = 0; t->dx && m < members; m++, c++) {
-            size_t at = (size_t)(g * members + m) * run;
-            ft_keep_channel(t->net, x, t->op.in[0], g / n->groups, c, temp);
-            ft_norm_group_gradient(t->dx + at, t->dy + at, x, sums, gamma[c], n, kept, t->accumulate);
-        }
-    }
-}
-
+/* Where a channel must be made again, a group's is made twice: its sums come before its gradients. */
 static void backward_norm(const turn *t)
 {
     const ft_net *net = t->net;
     ft_norm n = ft_net_norm(net, &t->op);
     const float *gamma = net->weights + net->layout.slots[t->op.param[0]].start, *kept = net->kept + t->step->kept_at;
     float *dgamma = t->into.first, *dbeta = t->into.second;
-    if (t->op.kind == FT_OP_GROUPNORM && t->x)
-        ft_norm_group_backward(t->dx, dgamma, dbeta, t->dy, t->x, gamma, &n, t->batch, kept, t->accumulate);
-    else if (t->op.kind == FT_OP_GROUPNORM)
-        groupnorm_channels(t, &n, gamma, kept);
-    else if (!t->x)
-        batchnorm_channels(t, &n, gamma, kept);
-    else if (net->config.norm == FT_NORM_FROZEN)
-        ft_norm_frozen_backward(t->dx, dgamma, dbeta, t->dy, t->x, gamma, &n, t->batch, kept, t->accumulate);
-    else
-        ft_norm_batch_backward(t->dx, dgamma, dbeta, t->dy, t->x, gamma, &n, t->batch, kept, t->accumulate);
+    bool group = t->op.kind == FT_OP_GROUPNORM;
+    ft_norm_channel run = {.stride = n.channels * n.pixels, .pixels = n.pixels, .runs = group ? 1 : t->batch,
+                           .accumulate = t->accumulate};
+    uint32_t members = group ? n.channels / n.groups : 1;
+    for (uint32_t sample = 0; sample < (group ? t->batch : 1); sample++)
+        for (uint32_t first = 0; first < n.channels; first += members, kept += 2) {
+            ft_norm_sums sums = {0.0f, 0.0f};
+            for (uint32_t c = first; c < first + members; c++) {
+                float *into_gamma = dgamma ? dgamma + c : 0, *into_beta = dgamma ? dbeta + c : 0;
+                norm_input(t, &run, sample, c);
+                if (group)
+                    ft_norm_group_sum(&sums, &run, into_gamma, into_beta, gamma[c], kept);
+                else
+                    ft_norm_batch_backward(&run, into_gamma, into_beta, gamma[c], kept, net->config.norm == FT_NORM_FROZEN);
+            }
+            for (uint32_t c = first; group && t->dx && c < first + members; c++) {
+                norm_input(t, &run, sample, c);
+                ft_norm_group_gradient(&run, sums, gamma[c], kept, members * n.pixels);
+            }
+        }
 }
 
 static void backward_relu(const turn *t)
@@ -189,7 +169,7 @@ static void backward_maxpool(const turn *t)
     ft_pool p = ft_net_pool(t->net, &t->op);
     uint32_t run = pixels(t->in), maps = t->batch * t->in.c;
     if (t->step->picks_at != FT_NOWHERE) {
-        ft_pick_backward(t->dx, t->dy, (const uint8_t *)(t->net->work + t->step->picks_at), &p, maps, t->accumulate);
+        ft_pool_pick_backward(t->dx, t->dy, (const uint8_t *)(t->net->work + t->step->picks_at), &p, maps, t->accumulate);
         return;
     }
     if (t->x) {

@@ -4,7 +4,6 @@
 
 #include "op/lean.h"
 #include "op/pack.h"
-#include "op/pick.h"
 #include "op/pointwise.h"
 
 enum { DEPTH_MOST = 6 };    /* derivations in a row: bounds recursion and work */
@@ -25,7 +24,7 @@ uint32_t ft_keep_root(const ft_blob *blob, uint32_t tensor)
 
 bool ft_keep_picks(const ft_config *config, const ft_op *op)
 {
-    return config->lean && op->kind == FT_OP_MAXPOOL && ft_pick_fits(op->kh, op->kw);
+    return config->lean && op->kind == FT_OP_MAXPOOL && ft_pool_can_pick(op->kh, op->kw);
 }
 
 bool ft_keep_masks(const ft_blob *blob, const ft_config *config, const ft_op *relu)
@@ -67,7 +66,7 @@ static bool available(const ft_place *place, bool *adds, uint8_t *depth)
 /* Fills in how a tensor is derived, if it can be. */
 static bool derive(const ft_blob *blob, const ft_config *config, ft_place *places, uint32_t tensor)
 {
-    uint32_t writer = ft_plan_writer(blob, tensor);
+    uint32_t writer = ft_blob_writer(blob, tensor);
     ft_place *place = &places[tensor];
     bool adds = false;
     uint8_t depth = 0;
@@ -132,7 +131,7 @@ void ft_keep_choose(const ft_blob *blob, const ft_config *config, uint32_t first
 {
     for (uint32_t t = 0; t < blob->tensors; t++) {
         places[t].root = (uint16_t)ft_keep_root(blob, t);
-        places[t].writer = (uint16_t)ft_plan_writer(blob, t);
+        places[t].writer = (uint16_t)ft_blob_writer(blob, t);
         places[t].kept = FT_KEPT_NOT;
         places[t].adds = places[t].whole = false;
         places[t].depth = 0;

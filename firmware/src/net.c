@@ -4,7 +4,6 @@
 #include "num.h"
 #include "op/lean.h"
 #include "op/loss.h"
-#include "op/pick.h"
 #include "op/pointwise.h"
 #include "op/standard.h"
 
@@ -36,7 +35,7 @@ ft_taps ft_net_conv_taps(const ft_net *net, const ft_op *op, const ft_conv *c, f
 void ft_net_build_indices(ft_net *net, uint32_t param, ft_mask *mask)
 {
     ft_param p = ft_blob_param(&net->blob, param);
-    ft_op op = ft_blob_op(&net->blob, ft_plan_user(&net->blob, param));
+    ft_op op = ft_blob_op(&net->blob, ft_blob_user(&net->blob, param));
     ft_conv conv = {0};
     if (op.kind == FT_OP_CONV2D)
         conv = ft_plan_conv(&net->blob, &op);
@@ -153,24 +152,20 @@ static void forward_batchnorm(ft_net *net, ft_pass pass, const ft_op *op, const 
                               ft_moments moments, float *y, const float *x)
 {
     ft_norm n = ft_net_norm(net, op);
-    const float *gamma = weights_of(net, op->param[0]), *beta = weights_of(net, op->param[1]);
-    const float *stats = net->stats + step->statistic_at;
-    float *kept = net->kept + step->kept_at;
-    if (pass == FT_PASS_INFER || (trains(pass) && (net->config.norm == FT_NORM_FROZEN || step < net->layout.steps + net->layout.first_op))) {
-        ft_norm_frozen_forward(y, x, gamma, beta, stats, stats + n.channels, &n, batch, kept);
-        return;
-    }
-    float *sum = moments.vector ? moments.vector + step->statistic_at : 0;
-    ft_norm_batch_forward(y, x, gamma, beta, &n, batch, kept, sum, sum ? sum + n.channels : 0,
-                          moments.samples * n.pixels);
+    bool before = step < net->layout.steps + net->layout.first_op; /* what does not train */
+    bool constant = pass == FT_PASS_INFER || (trains(pass) && (net->config.norm == FT_NORM_FROZEN || before));
+    float *sum = moments.vector && !constant ? moments.vector + step->statistic_at : 0;
+    ft_norm_batch_forward(y, x, weights_of(net, op->param[0]), weights_of(net, op->param[1]), &n, batch,
+                          net->kept + step->kept_at, constant ? net->stats + step->statistic_at : 0, sum,
+                          sum ? sum + n.channels : 0, moments.samples * n.pixels);
 }
 
 static void pick_winners(const ft_net *net, const ft_op *op, uint8_t *picks, const float *x, const ft_pool *p,
                          uint32_t maps)
 {
-    uint32_t writer = ft_plan_writer(&net->blob, op->in[0]);
+    uint32_t writer = ft_blob_writer(&net->blob, op->in[0]);
     ft_op before = writer == FT_NONE ? *op : ft_blob_op(&net->blob, writer);
-    ft_pick_forward(picks, x, p, maps, ft_keep_masks(&net->blob, &net->config, &before), ft_net_limit(&before));
+    ft_pool_pick_forward(picks, x, p, maps, ft_keep_masks(&net->blob, &net->config, &before), ft_net_limit(&before));
 }
 
 static void forward_op(ft_net *net, ft_pass pass, uint32_t index, uint32_t batch, ft_moments moments)
@@ -272,7 +267,7 @@ ft_status ft_net_loss(ft_net *net, ft_pass pass, uint32_t batch, ft_score_sum *s
             loss = ft_loss_squared(into, &hit, y, target, label, weight, classes);
         if (!ft_num_finite(loss))
             return FT_ERR_NONFINITE;
-        sum->loss_sum += (double)loss;
+        ft_num_add(&sum->loss_sum, loss);
         sum->correct += hit;
         sum->samples++;
     }

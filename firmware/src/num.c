@@ -70,6 +70,36 @@ float ft_num_log(float x)
     return fe * 0.693359375f + (fe * -2.12194440e-4f + (s * (half + z * p) - half) + f);
 }
 
+enum { GUARD = 9 }; /* bits below a binary64 mantissa */
+
+void ft_num_add(double *sum, float x)
+{
+    uint32_t bits = ft_num_bits(x), size = bits >> 23 & 255;
+    uint64_t wide, top = 1ull << (52 + GUARD);
+    memcpy(&wide, sum, sizeof wide);
+    /* both as value 2^exponent with the mantissa's first bit at `top`; a sum is never subnormal, for no float is as small */
+    int32_t e = (int32_t)(wide >> 52 & 2047), other_e = (int32_t)(size ? size : 1) + 1023 - 127;
+    int64_t value = (int64_t)(e ? ((wide << GUARD) & (top - 1)) | top : 0);
+    e = e ? e : other_e; /* 0 */
+    int64_t other = (int64_t)((bits & 0x7FFFFFu) | (uint32_t)(size != 0) << 23) << (29 + GUARD);
+    value = wide >> 63 ? -value : value;
+    other = bits >> 31 ? -other : other;
+    for (; e < other_e; e++)
+        value = value >> 1 | (value & 1); /* what is shifted out still counts as "not exact" */
+    for (; other_e < e; other_e++)
+        other = other >> 1 | (other & 1);
+    value += other;
+    wide = (uint64_t)(value < 0 ? -value : value);
+    for (; wide >= 2 * top; e++)
+        wide = wide >> 1 | (wide & 1);
+    for (; wide && wide < top; e--)
+        wide <<= 1;
+    wide = (wide + 255 + (wide >> GUARD & 1)) >> GUARD; /* ties to even */
+    if (wide)
+        wide = (((uint64_t)(e - 1) << 52) + wide) | (uint64_t)(value < 0) << 63;
+    memcpy(sum, &wide, sizeof wide);
+}
+
 float ft_num_sqrt(float x) { return sqrtf(x); }
 
 static uint32_t mix(uint32_t v)

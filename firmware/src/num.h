@@ -29,5 +29,7 @@ bool ft_num_all_finite(const float *x, uint32_t count);
 float ft_num_exp(float x);  /* within 2 ulp on [-87, 88]; 0 below, infinity above */
 float ft_num_log(float x);  /* within 2 ulp for normal x > 0 */
 float ft_num_sqrt(float x); /* correctly rounded */
+/* *sum += x in binary64, both finite: a processor without it would bring a library for this one addition. */
+void ft_num_add(double *sum, float x);
 
 #endif

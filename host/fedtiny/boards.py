@@ -89,8 +89,16 @@ class Emulator(Section):
     counter: Counter | None = None
 
 
+class Node(Section):
+    """The board's part of a node image (images.py): what stands behind port/uart/board.h, and the defines it takes."""
+
+    sources: Words
+    defines: dict[str, str] = {}
+    baud: int = Field(default=115_200, ge=1200, le=4_000_000)
+
+
 class Board(Section):
-    """`memory` and `emulator` are None for this computer. `fpu`: what the hardware computes of floating point."""
+    """`fpu`: what the hardware computes of floating point. `memory`, `node` and `emulator`: None for this computer."""
 
     name: str
     title: str
@@ -100,6 +108,7 @@ class Board(Section):
     clock_hz: int | None = Field(default=None, gt=0)
     memory: Memory | None = None
     toolchain: Toolchain
+    node: Node | None = None
     emulator: Emulator | None = None
 
 
@@ -171,6 +180,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "flash": Region,
     "banks": Bank,
     "toolchain": Toolchain,
+    "node": Node,
     "emulator": Emulator,
     "counter": Counter,
 }

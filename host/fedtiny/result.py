@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtiny.federation.tasks import F32, Infer, Load, Logits, Loss, NodeFailure, NodeReport
+from fedtiny.federation.tasks import F32, Infer, LinkBytes, Load, Logits, Loss, NodeFailure, NodeReport
 from fedtiny_export.errors import FedtinyError
 from fedtiny_export.graph import Graph
 from fedtiny_export.model import Model
@@ -63,6 +65,8 @@ def build_result(experiment: Experiment, *, run_id: str) -> dict[str, Any]:
             "up": server.traffic.up,
             "by_kind": server.traffic.by_kind,
             "dense_fedavg": server.traffic.dense_fedavg,
+            "masks": {"bytes": server.traffic.mask_bytes, "entropy": round(server.traffic.mask_entropy, 1)},
+            "link": _link(server.traffic.link),
         },
         "flops": {"per_round_max": server.flops_per_round_max, "ratio_to_dense": server.flops_ratio_to_dense},
         "memory": _memory(experiment, reports),
@@ -187,7 +191,7 @@ def _memory(experiment: Experiment, reports: dict[str, NodeReport]) -> dict[str,
 
 
 def _nodes(experiment: Experiment, reports: dict[str, NodeReport]) -> list[dict[str, Any]]:
-    plans = experiment.server.plans
+    plans, links = experiment.server.plans, experiment.fleet.links()
     rows = []
     for node, shard in experiment.shards.items():
         report, plan = reports.get(node), plans.get(node)
@@ -199,9 +203,28 @@ def _nodes(experiment: Experiment, reports: dict[str, NodeReport]) -> list[dict[
                 "plan_bytes": plan.plan_bytes if plan else None,
                 "peak_bytes": report.peak_bytes if report else None,
                 "busy_s": round(report.busy_s, 3) if report else None,
+                "link": links[node].link if node in links else None,
+                "profile": links[node].profile if node in links else None,
+                "firmware": links[node].firmware if node in links else None,
             }
         )
     return rows
+
+
+def _link(link: Mapping[str, LinkBytes]) -> dict[str, Any] | None:
+    """What went over the nodes' links, frames and retries included; None where they have none."""
+    if not link:
+        return None
+    down, up = Counter[str](), Counter[str]()
+    for both in link.values():
+        down.update(both.down)
+        up.update(both.up)
+    return {
+        "down": down.total(),
+        "up": up.total(),
+        "by_kind": dict(down + up),
+        "by_node": {node: {"down": dict(both.down), "up": dict(both.up)} for node, both in link.items()},
+    }
 
 
 def _layers(graph: Graph, densities: dict[str, float], masked: Any) -> list[dict[str, Any]]:

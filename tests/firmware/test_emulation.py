@@ -84,11 +84,18 @@ def test_files_come_and_go(board: Board, program: Path, tmp_path: Path) -> None:
     assert found["read"] == [0xFFFFFFFF]
 
 
-@pytest.mark.parametrize("task", ["fault", "undefined", "overflow"])
+@pytest.mark.parametrize("task", ["fault", "undefined"])
 def test_a_fault_ends_the_program_with_its_code(board: Board, program: Path, task: str) -> None:
     done = run(board, program, arguments=[task])
     assert done.exit_code == FAULT
     assert done.output == ("before\n" if task == "fault" else "")
+
+
+# Of the AN386 the emulator answers reads below the RAM too, with 0: there nothing faults until much later.
+@pytest.mark.parametrize("board", [name for name in EMULATED if name != "qemu-mps2-an386"], indirect=True)
+def test_a_stack_that_overflows_faults(board: Board, program: Path) -> None:
+    done = run(board, program, arguments=["overflow"])
+    assert (done.exit_code, done.output) == (FAULT, "")
 
 
 @pytest.mark.parametrize("board", [BOARD, "native"], indirect=True)
@@ -131,11 +138,10 @@ def test_a_variant_replaces_its_portable_file_and_nothing_else() -> None:
     portable, vector = ([path.name for path in core_sources(variant)] for variant in ("", "vector"))
     assert "taps.c" in portable
     assert [name for name in vector if name not in portable] == [
-        "columns_vector.c",
         "pointwise_vector.c",
         "taps_vector.c",
     ]
-    assert [name for name in portable if name not in vector] == ["columns.c", "pointwise.c", "taps.c"]
+    assert [name for name in portable if name not in vector] == ["pointwise.c", "taps.c"]
     with pytest.raises(ConfigError, match="no variant 'none'"):
         core_sources("none")
 

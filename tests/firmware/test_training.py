@@ -16,7 +16,7 @@ from fedtiny_export.blob import write_blob
 from fedtiny_export.core import CoreNode, NodeConfig, shuffle
 from fedtiny_export.errors import CoreError
 from fedtiny_export.graph import F32, Bits, Graph
-from fedtiny_export.masks import EncodedMask, Encoding, encode_mask
+from fedtiny_export.masks import EncodedMask, Encoding, decode_mask, encode_mask, encode_rice
 from fedtiny_export.model import Model
 from fedtiny_export.values import pack_stats, pack_values, unpack_stats, unpack_values
 
@@ -210,7 +210,7 @@ def test_a_new_mask_takes_effect_with_the_values_that_follow_it(encoding: Encodi
     if encoding is Encoding.DELTAS:
         gaps = np.diff(np.flatnonzero(flat), prepend=-1) - 1
         data = b"".join(b"\xff" * (g // 255) + bytes([g % 255]) for g in gaps.tolist())
-    node.set_mask(layer, EncodedMask(encoding, data))
+    node.set_mask(layer, encode_rice(flat) if encoding is Encoding.RICE else EncodedMask(encoding, data))
     x, _ = random_samples(3, model.graph.classes)
     with pytest.raises(CoreError) as caught:
         node.infer(x)
@@ -234,6 +234,8 @@ def test_a_mask_that_does_not_fit_is_refused_and_changes_nothing() -> None:
         (1, EncodedMask(Encoding.BITMAP, b"\x00"), ERR_ARG),
         (1, EncodedMask(Encoding.DELTAS, b"\xff" * 400 + b"\x00"), ERR_ARG),
         (1, EncodedMask(Encoding.DELTAS, b"\xff"), ERR_ARG),
+        (1, EncodedMask(Encoding.RICE, b"\xfe\xff\xff"), ERR_ARG),
+        (1, EncodedMask(Encoding.RICE, b"\x00", 16), ERR_ARG),
         (0, encode_mask(full), ERR_ARG),
         (99, encode_mask(full), ERR_ARG),
     ):
@@ -241,6 +243,31 @@ def test_a_mask_that_does_not_fit_is_refused_and_changes_nothing() -> None:
             node.set_mask(layer, mask)
         assert caught.value.status == status
     np.testing.assert_array_equal(node.infer(x), before)
+
+
+def test_core_and_host_agree_on_which_bytes_are_a_golomb_rice_mask() -> None:
+    """3,000 random ones, most of them mostly ones so that gaps are long; what both take has the same live weights."""
+    _, model = make("residual")
+    node = node_of(model, {name: np.ones(model.arrays[name].shape, np.bool_) for name in model.graph.layer_names[1:]})
+    size = model.arrays[model.graph.layer_names[1]].size
+    dense = node.value_count - size
+    rng = np.random.default_rng(3)
+    taken = 0
+    for _ in range(3000):
+        count = int(rng.integers(0, size // 8 + 3))
+        data = np.packbits(rng.random((count, 8)) < rng.choice([0.5, 0.9, 0.98]), axis=1, bitorder="little").tobytes()
+        mask = EncodedMask(Encoding.RICE, data, int(rng.integers(0, 17)))
+        try:
+            live = int(decode_mask(mask, size).sum())
+        except ValueError:
+            with pytest.raises(CoreError) as caught:
+                node.set_mask(1, mask)
+            assert caught.value.status == ERR_ARG
+        else:
+            node.set_mask(1, mask)
+            assert node.value_count - dense == live
+            taken += 1
+    assert 100 < taken < 2900
 
 
 def dense_gradient(module: nn.Module, x: F32, y: torch.Tensor, batches: int, batch: int, seed: int, name: str) -> F32:

@@ -12,32 +12,35 @@ typedef struct {
     float eps;
 } ft_norm;
 
-/* y = gamma (x - mean) / sqrt(var + eps) + beta with the micro-batch's own biased variance. sum and m2 (C each; both NULL:
- * not wanted) take in this micro-batch's moments: `seen` elements per channel are already in them. y may be x. */
+/* y = gamma (x - mean) / sqrt(var + eps) + beta. given: means, then variances, which count as constants; NULL: the
+ * micro-batch's own, with the biased variance, and then sum and m2 (C each; both NULL: not wanted) take in its moments: `seen`
+ * elements per channel are already in them. y may be x. */
 void ft_norm_batch_forward(float *y, const float *x, const float *gamma, const float *beta, const ft_norm *n,
-                           uint32_t batch, float *kept, float *sum, float *m2, uint32_t seen);
-void ft_norm_batch_backward(float *dx, float *dgamma, float *dbeta, const float *dy, const float *x, const float *gamma,
-                            const ft_norm *n, uint32_t batch, const float *kept, bool accumulate);
-
-/* The same with given statistics, which count as constants. In every backward, dx or (dgamma and dbeta) may be NULL. */
-void ft_norm_frozen_forward(float *y, const float *x, const float *gamma, const float *beta, const float *mean,
-                            const float *var, const ft_norm *n, uint32_t batch, float *kept);
-void ft_norm_frozen_backward(float *dx, float *dgamma, float *dbeta, const float *dy, const float *x, const float *gamma,
-                             const ft_norm *n, uint32_t batch, const float *kept, bool accumulate);
-
+                           uint32_t batch, float *kept, const float *given, float *sum, float *m2, uint32_t seen);
 void ft_norm_group_forward(float *y, const float *x, const float *gamma, const float *beta, const ft_norm *n,
                            uint32_t batch, float *kept);
-void ft_norm_group_backward(float *dx, float *dgamma, float *dbeta, const float *dy, const float *x, const float *gamma,
-                            const ft_norm *n, uint32_t batch, const float *kept, bool accumulate);
 
-/* The two steps of group norm's backward, one channel (pixels) of a group at a time; kept: the group's pair. */
+/* One channel for backward: `runs` samples of `pixels` floats. dx NULL: not wanted; it may be dy. */
 typedef struct {
-    float plain, centred; /* of gamma dy and gamma dy (x - mean), over the group */
+    float *dx;
+    const float *dy, *x;
+    uint32_t stride, x_stride; /* from one sample's run to the next: of dx and dy, of x */
+    uint32_t pixels, runs;
+    bool accumulate;
+} ft_norm_channel;
+
+/* Of the channel that the pointers point at; dgamma and dbeta may be NULL. kept: the channel's pair. */
+void ft_norm_batch_backward(const ft_norm_channel *c, float *dgamma, float *dbeta, float gamma, const float *kept,
+                            bool constant);
+
+/* The two steps of group norm: the sums over a group's channels (they add up), then each channel's gradient. kept: the group's
+ * pair; count: elements of the group. */
+typedef struct {
+    float plain, centred; /* of gamma dy and gamma dy (x - mean) */
 } ft_norm_sums;
 
-void ft_norm_group_sum(ft_norm_sums *sums, float *dgamma, float *dbeta, const float *dy, const float *x, float gamma,
-                       uint32_t pixels, const float *kept);
-void ft_norm_group_gradient(float *dx, const float *dy, const float *x, ft_norm_sums sums, float gamma, const ft_norm *n,
-                            const float *kept, bool accumulate);
+void ft_norm_group_sum(ft_norm_sums *sums, const ft_norm_channel *c, float *dgamma, float *dbeta, float gamma,
+                       const float *kept);
+void ft_norm_group_gradient(const ft_norm_channel *c, ft_norm_sums sums, float gamma, const float *kept, uint32_t count);
 
 #endif

@@ -3,33 +3,6 @@
 #include "pointwise.h"
 #include "taps.h"
 
-/* The part of a window that lies on the map, and how many cells count for an average. */
-typedef struct {
-    uint32_t y0, y1, x0, x1, cells;
-} window;
-
-static window window_at(const ft_pool *p, uint32_t oy, uint32_t ox)
-{
-    uint32_t top = oy * p->sh, left = ox * p->sw, bottom = top + p->kh, right = left + p->kw;
-    window v;
-    v.y0 = top > p->pt ? top - p->pt : 0;
-    v.x0 = left > p->pl ? left - p->pl : 0;
-    v.y1 = bottom - p->pt < p->h ? bottom - p->pt : p->h;
-    v.x1 = right - p->pl < p->w ? right - p->pl : p->w;
-    v.cells = p->count_pad ? p->kh * p->kw : (v.y1 - v.y0) * (v.x1 - v.x0);
-    return v;
-}
-
-static uint32_t largest(const float *x, const window *v, uint32_t width)
-{
-    uint32_t best = v->y0 * width + v->x0;
-    for (uint32_t y = v->y0; y < v->y1; y++)
-        for (uint32_t i = y * width + v->x0; i < y * width + v->x1; i++)
-            if (x[i] > x[best] || (x[i] != x[i] && x[best] == x[best]))
-                best = i;
-    return best;
-}
-
 /* Windows of 2 x 2, side by side, whole on the map: what most nets have. */
 static bool halves(const ft_pool *p)
 {
@@ -37,82 +10,108 @@ static bool halves(const ft_pool *p)
            && 2 * p->wo <= p->w;
 }
 
-static void halve_forward(float *y, const float *x, const ft_pool *p, uint32_t maps)
+/* One walk over all windows serves every kind of pooling: which arrays there are says what is done with each window. Those of
+ * maps are met at its cells, the others hold one element a window. */
+typedef struct {
+    const float *x, *dy;
+    float *dx, *y;
+    uint8_t *picks;
+    const uint8_t *picked;
+    float limit; /* picks: of the ReLU in front; negative: there is none */
+    bool average;
+} work;
+
+static void walk(const ft_pool *p, uint32_t maps, work t)
 {
-    if (p->h == 2 * p->ho) {
-        ft_halves_forward(y, x, p->w, p->wo, maps * p->ho);
-        return;
-    }
-    for (uint32_t m = 0; m < maps; m++, x += p->h * p->w, y += p->ho * p->wo)
-        ft_halves_forward(y, x, p->w, p->wo, p->ho);
+    const float *x = t.x;
+    const bool average = t.average;
+    for (uint32_t m = 0, map = 0; m < maps; m++, map += p->h * p->w)
+        for (uint32_t oy = 0; oy < p->ho; oy++)
+            for (uint32_t ox = 0; ox < p->wo; ox++) {
+                /* the window's first cell wraps to a large number outside of the map; what lies on it is y0 to y1, x0 to x1 */
+                uint32_t top = oy * p->sh - p->pt, left = ox * p->sw - p->pl;
+                uint32_t y0 = top < p->h ? top : 0, y1 = top + p->kh < p->h ? top + p->kh : p->h;
+                uint32_t x0 = left < p->w ? left : 0, x1 = left + p->kw < p->w ? left + p->kw : p->w;
+                uint32_t best = map + y0 * p->w + x0;
+                float sum = 0.0f, cells = (float)(p->count_pad ? p->kh * p->kw : (y1 - y0) * (x1 - x0));
+                float d = t.dy ? *t.dy++ : 0.0f;
+                if (t.picked) {
+                    uint32_t cell = *t.picked++;
+                    if (cell != FT_POOL_NO_PICK)
+                        t.dx[map + (top + cell / p->kw) * p->w + left + cell % p->kw] += d;
+                    continue;
+                }
+                if (average)
+                    d /= cells;
+                for (uint32_t row = y0; row < y1; row++)
+                    for (uint32_t i = map + row * p->w + x0, n = x1 - x0; n; n--, i++)
+                        if (!x)
+                            t.dx[i] += d;
+                        else if (average)
+                            sum += x[i];
+                        else if (x[i] > x[best] || (x[i] != x[i] && x[best] == x[best]))
+                            best = i;
+                if (t.y) {
+                    *t.y++ = average ? sum / cells : x[best];
+                } else if (t.picks) {
+                    bool passes = t.limit < 0.0f || (x[best] > 0.0f && x[best] < t.limit);
+                    uint32_t at = best - map, cell = (at / p->w - top) * p->kw + at % p->w - left;
+                    *t.picks++ = passes ? (uint8_t)cell : FT_POOL_NO_PICK;
+                } else if (x) {
+                    t.dx[best] += d;
+                }
+            }
 }
 
-static void halve_backward(float *dx, const float *dy, const float *x, const ft_pool *p, uint32_t maps)
+static void start(float *dx, const ft_pool *p, uint32_t maps, bool accumulate)
 {
-    if (p->h == 2 * p->ho && p->w == 2 * p->wo) {
-        ft_halves_backward(dx, dy, x, p->w, p->wo, maps * p->ho);
-        return;
-    }
-    ft_zero(dx, maps * p->h * p->w);
-    for (uint32_t m = 0; m < maps; m++, x += p->h * p->w, dx += p->h * p->w, dy += p->ho * p->wo)
-        ft_halves_backward(dx, dy, x, p->w, p->wo, p->ho);
+    if (!accumulate)
+        ft_zero(dx, maps * p->h * p->w);
 }
 
 void ft_pool_max_forward(float *y, const float *x, const ft_pool *p, uint32_t maps)
 {
-    if (halves(p)) {
-        halve_forward(y, x, p, maps);
+    if (!halves(p)) {
+        walk(p, maps, (work){.y = y, .x = x});
         return;
     }
-    for (uint32_t m = 0; m < maps; m++, x += p->h * p->w)
-        for (uint32_t oy = 0; oy < p->ho; oy++)
-            for (uint32_t ox = 0; ox < p->wo; ox++) {
-                window v = window_at(p, oy, ox);
-                *y++ = x[largest(x, &v, p->w)];
-            }
+    uint32_t rows = p->h == 2 * p->ho ? maps * p->ho : p->ho; /* without an odd row, all maps are one */
+    for (uint32_t m = 0; m < maps * p->ho; m += rows, x += p->h * p->w, y += p->ho * p->wo)
+        ft_halves_forward(y, x, p->w, p->wo, rows);
 }
 
 void ft_pool_max_backward(float *dx, const float *dy, const float *x, const ft_pool *p, uint32_t maps, bool accumulate)
 {
-    if (halves(p) && !accumulate) {
-        halve_backward(dx, dy, x, p, maps);
+    bool whole = p->h == 2 * p->ho && p->w == 2 * p->wo, quick = halves(p) && !accumulate;
+    start(dx, p, maps, accumulate || (quick && whole));
+    if (!quick) {
+        walk(p, maps, (work){.dx = dx, .dy = dy, .x = x});
         return;
     }
-    if (!accumulate)
-        ft_zero(dx, maps * p->h * p->w);
-    for (uint32_t m = 0; m < maps; m++, x += p->h * p->w, dx += p->h * p->w)
-        for (uint32_t oy = 0; oy < p->ho; oy++)
-            for (uint32_t ox = 0; ox < p->wo; ox++) {
-                window v = window_at(p, oy, ox);
-                dx[largest(x, &v, p->w)] += *dy++;
-            }
+    uint32_t rows = whole ? maps * p->ho : p->ho;
+    for (uint32_t m = 0; m < maps * p->ho; m += rows, x += p->h * p->w, dx += p->h * p->w, dy += p->ho * p->wo)
+        ft_halves_backward(dx, dy, x, p->w, p->wo, rows);
 }
 
 void ft_pool_average_forward(float *y, const float *x, const ft_pool *p, uint32_t maps)
 {
-    for (uint32_t m = 0; m < maps; m++, x += p->h * p->w)
-        for (uint32_t oy = 0; oy < p->ho; oy++)
-            for (uint32_t ox = 0; ox < p->wo; ox++) {
-                window v = window_at(p, oy, ox);
-                float sum = 0.0f;
-                for (uint32_t row = v.y0; row < v.y1; row++)
-                    for (uint32_t i = row * p->w + v.x0; i < row * p->w + v.x1; i++)
-                        sum += x[i];
-                *y++ = sum / (float)v.cells;
-            }
+    walk(p, maps, (work){.y = y, .x = x, .average = true});
 }
 
 void ft_pool_average_backward(float *dx, const float *dy, const ft_pool *p, uint32_t maps, bool accumulate)
 {
-    if (!accumulate)
-        ft_zero(dx, maps * p->h * p->w);
-    for (uint32_t m = 0; m < maps; m++, dx += p->h * p->w)
-        for (uint32_t oy = 0; oy < p->ho; oy++)
-            for (uint32_t ox = 0; ox < p->wo; ox++) {
-                window v = window_at(p, oy, ox);
-                float share = *dy++ / (float)v.cells;
-                for (uint32_t row = v.y0; row < v.y1; row++)
-                    for (uint32_t i = row * p->w + v.x0; i < row * p->w + v.x1; i++)
-                        dx[i] += share;
-            }
+    start(dx, p, maps, accumulate);
+    walk(p, maps, (work){.dx = dx, .dy = dy, .average = true});
+}
+
+void ft_pool_pick_forward(uint8_t *picks, const float *x, const ft_pool *p, uint32_t maps, bool relu, float limit)
+{
+    walk(p, maps, (work){.picks = picks, .x = x, .limit = relu ? limit : -1.0f});
+}
+
+void ft_pool_pick_backward(float *dx, const float *dy, const uint8_t *picks, const ft_pool *p, uint32_t maps,
+                           bool accumulate)
+{
+    start(dx, p, maps, accumulate);
+    walk(p, maps, (work){.dx = dx, .dy = dy, .picked = picks});
 }

@@ -61,6 +61,16 @@
 .macro store_on at, n, base
     store_on_ %(\at), %(\at+\n-1), \base
 .endm
+.macro store_ from, to, base
+    .if \from == \to
+    vstmia \base, {s\from}
+    .else
+    vstmia \base, {s\from-s\to}
+    .endif
+.endm
+.macro store at, n, base
+    store_ %(\at), %(\at+\n-1), \base
+.endm
 
 .macro mul_ a, x, w
     vmul.f32 s\a, s\x, s\w
@@ -149,359 +159,349 @@
     .endr
 .endm
 
-/* ---- forward: job { y, x, w, at, taps, bias, tiles, rows, x_skip, y_skip, pitch } ----
- * A tile is n1 outputs and, if n2, n2 more whose inputs follow (apart = 0) or lie one pitch further on (apart = 1).
- * r1 y, r2 x, r3 w, r4 at, r5 turns, r6 r7 addresses, r8 bias, r9 tiles left, r10 rows left, r11 first w, r12 pitch,
- * lr first at */
-.macro one_tap n1, n2, apart, w
-    .if \n2 == 0
-    load \n1, \n1, r6
-    scale 0, \n1, \n1, \w
-    .elseif \apart
-    load %(\n1+\n2), \n1, r6
-    add r6, r6, r12
-    scale 0, %(\n1+\n2), \n1, \w
-    load %(\n1+\n2), \n2, r6
-    scale \n1, %(\n1+\n2), \n2, \w
-    .else
-    load_on %(\n1+\n2), \n1, r6
-    scale 0, %(\n1+\n2), \n1, \w
-    load %(\n1+\n2), \n2, r6
-    scale \n1, %(\n1+\n2), \n2, \w
-    .endif
+/* Where taps_m4.h's job keeps what the walks below read. */
+    .equ TO, 0
+    .equ FROM, 4
+    .equ W, 8
+    .equ TAPS, 16
+    .equ BIAS, 20
+    .equ STRIDE, 24
+    .equ TILES, 28
+    .equ ROWS, 32
+    .equ STEP, 36
+    .equ SKIP, 44
+    .equ RUN, 52
+    .equ REST, 60
+
+/* Sixteen times the bias on the stack: what a tile's sums start with. */
+.macro enter_forward
+    enter
+    ldr r1, [r0, #BIAS]
+    mov r2, r1
+    mov r3, r1
+    mov r4, r1
+    push {r1-r4}
+    push {r1-r4}
+    push {r1-r4}
+    push {r1-r4}
+    ldrd r1, r2, [r0, #TO]
+    ldr r9, [r0, #ROWS]
+.endm
+.macro leave_forward
+    add sp, sp, #64
+    leave
 .endm
 
-.macro two_taps n1, n2, apart
+/* ---- forward: tiles of two runs of n outputs. A turn is two taps, or four where it is deep; what is no whole turn enters in
+ * its middle. r1 y, r2 x, r3 w, r4 at, r5 turns, r6 r7 addresses, r8 r9 tiles and rows left, r12 from run to run of x,
+ * lr stride ---- */
+.macro tap n, at, w
+    mla r6, \at, lr, r2
+    load 16, \n, r6
+    scale 0, 16, \n, \w
+    add r6, r6, r12
+    load 16, \n, r6
+    scale \n, 16, \n, \w
+.endm
+.macro fetch_two
     ldrh r6, [r4], #2
     ldrh r7, [r4], #2
     vldmia r3!, {s30-s31}
-    add r6, r2, r6, lsl #2
-    one_tap \n1, \n2, \apart, 30
-    add r6, r2, r7, lsl #2
-    one_tap \n1, \n2, \apart, 31
 .endm
 
-/* deep: four taps a turn; an odd pair enters in its middle */
-.macro forward name, n1, n2, apart, deep
+.macro forward name, n, deep
     function \name
-    enter
-    ldr r1, [r0]
-    ldr r2, [r0, #4]
-    ldr r11, [r0, #8]
-    ldr lr, [r0, #12]
-    ldr r8, [r0, #20]
-    ldr r10, [r0, #28]
-    ldr r12, [r0, #40]
-1:  ldr r9, [r0, #24]
-2:  ldr r7, [r0, #16]
-    load 0, %(\n1+\n2), r8
-    mov r3, r11
-    mov r4, lr
+    enter_forward
+    ldr lr, [r0, #STRIDE]
+    ldr r12, [r0, #RUN]
+1:  ldr r8, [r0, #TILES]
+2:  ldrd r3, r4, [r0, #W]
+    ldr r5, [r0, #TAPS]
+    load 0, %(2*\n), sp
+    lsls r7, r5, #31 /* bit 1 to carry, bit 0 to sign */
+    add r5, r5, #1+2*\deep
+    mov r5, r5, lsr #1+\deep
+    bpl 3f
+    ldrh r7, [r4], #2
+    vldmia r3!, {s31}
     .if \deep
-    adds r5, r7, #2
-    lsrs r5, r5, #2
-    beq 5f
-    tst r7, #2
-    bne 4f
-3:  two_taps \n1, \n2, \apart
-4:  two_taps \n1, \n2, \apart
-    .else
-    lsrs r5, r7, #1
-    beq 5f
-3:  two_taps \n1, \n2, \apart
+    bcc 6f
+    .endif
+    b 4f
+3:  .if \deep
+    bcs 5f
+    .endif
+31: fetch_two
+    tap \n, r6, 30
+4:  tap \n, r7, 31
+    .if \deep
+5:  fetch_two
+    tap \n, r6, 30
+6:  tap \n, r7, 31
     .endif
     subs r5, r5, #1
-    bne 3b
-5:  ldr r7, [r0, #16]
-    lsls r7, r7, #31
-    beq 6f
-    ldrh r6, [r4]
-    vldr s30, [r3]
-    add r6, r2, r6, lsl #2
-    one_tap \n1, \n2, \apart, 30
-6:  store_on 0, %(\n1+\n2), r1
-    .if \apart == 0
-    add r2, r2, #4*(\n1+\n2)
-    .endif
-    subs r9, r9, #1
-    bne 2b
-    ldr r6, [r0, #32]
-    ldr r7, [r0, #36]
+    bne 31b
+    store 0, \n, r1
+    ldr r6, [r0, #RUN+4]
+    add r1, r1, r6
+    store \n, \n, r1
+    ldrd r6, r7, [r0, #STEP]
     add r2, r2, r6
     add r1, r1, r7
-    subs r10, r10, #1
+    subs r8, r8, #1
+    bne 2b
+    ldrd r6, r7, [r0, #SKIP]
+    add r2, r2, r6
+    add r1, r1, r7
+    subs r9, r9, #1
     bne 1b
-    leave
+    leave_forward
     .size \name, .-\name
 .endm
 
-    forward ft_m4_forward_16, 8, 8, 0, 0
-    forward ft_m4_forward_14, 14, 0, 0, 0
-    forward ft_m4_forward_8, 8, 0, 0, 0
-    forward ft_m4_forward_4, 4, 0, 0, 0
-    forward ft_m4_forward_1, 1, 0, 0, 0
-    forward ft_m4_forward_2x8, 8, 8, 1, 1
-    forward ft_m4_forward_2x7, 7, 7, 1, 0
+    forward ft_m4_forward_8, 8, 1
+    forward ft_m4_forward_4, 4, 0
 
-/* The same with taps in threes at p, p + 1, p + 2: one load of n + 2 inputs serves three. n <= 14. taps counts threes. */
-.macro forward_triples name, n
-    function \name
-    enter
-    ldr r1, [r0]
-    ldr r2, [r0, #4]
-    ldr r11, [r0, #8]
-    ldr lr, [r0, #12]
-    ldr r12, [r0, #16]
-    ldr r8, [r0, #20]
-    ldr r10, [r0, #28]
-1:  ldr r9, [r0, #24]
-2:  load 0, \n, r8
-    mov r3, r11
-    mov r4, lr
-    mov r5, r12
+/* ---- forward with taps in threes at p, p + 1, p + 2: one load of 16 inputs serves three. Tiles of 14 outputs; taps counts
+ * threes. r1 y, r2 x, r3 w, r4 at, r5 threes left, r6 address, r8 r9 tiles and rows left ---- */
+    function ft_m4_triples_14
+    enter_forward
+1:  ldr r8, [r0, #TILES]
+2:  ldrd r3, r4, [r0, #W]
+    ldr r5, [r0, #TAPS]
+    load 0, 14, sp
 3:  ldrh r6, [r4], #6
-    vldmia r3!, {s31}
     add r6, r2, r6, lsl #2
-    load \n, %(\n+2), r6
-    scale_keep 0, \n, \n, 31
-    vldmia r3!, {s31}
-    scale_keep 0, %(\n+1), \n, 31
-    vldmia r3!, {s31}
-    scale 0, %(\n+2), \n, 31
+    load 14, 16, r6
+    vldmia r3!, {s30}
+    scale_keep 0, 14, 14, 30
+    vldmia r3!, {s30}
+    scale_keep 0, 15, 14, 30
+    vldmia r3!, {s30}
+    scale 0, 16, 14, 30
     subs r5, r5, #1
     bne 3b
-    store_on 0, \n, r1
-    add r2, r2, #4*\n
-    subs r9, r9, #1
+    store_on 0, 14, r1
+    add r2, r2, #4*14
+    subs r8, r8, #1
     bne 2b
-    ldr r6, [r0, #32]
-    ldr r7, [r0, #36]
+    ldr r6, [r0, #SKIP]
     add r2, r2, r6
-    add r1, r1, r7
-    subs r10, r10, #1
+    subs r9, r9, #1
     bne 1b
-    leave
-    .size \name, .-\name
-.endm
+    leave_forward
+    .size ft_m4_triples_14, .-ft_m4_triples_14
 
-    forward_triples ft_m4_triples_14, 14
-    forward_triples ft_m4_triples_8, 8
-
-/* ---- input gradient: job { dx, dy, w, at, taps, -, tiles, rows, x_skip, y_skip } ----
- * r1 dx, r2 dy, r3 w, r4 at, r5 taps left, r6 dx now, r7 dy now, r8 tiles left, r9 rows left, r10 x_skip, r11 y_skip,
- * r12 tiles, lr rows */
+/* ---- input gradient: rows of tiles of 8, each with a step behind it, and a rest of up to 7; a rest of 14: tiles of that.
+ * r0 rest, r1 dx, r2 stride, r3 w, r4 at, r5 taps left, r6 dx now, r7 dy now, r8 r9 tiles and rows left, r10 step, r11 skip,
+ * r12 tiles, lr job ---- */
 .macro spread_piece n
     load 0, \n, r6
-    load_on \n, \n, r7
-    .if FUSED
-    scale_keep 0, \n, \n, 31
+    load_on 14, \n, r7
+    .if \n < 8 /* rare: as few bytes as can be */
+    scale_keep 0, 14, \n, 31
     .else
-    scale 0, \n, \n, 31
+    scale 0, 14, \n, 31
     .endif
     store_on 0, \n, r6
 .endm
 
-.macro spread name, n1, n2, single
-    function \name
+    function ft_m4_spread
     enter
-    ldr r1, [r0]
-    ldr r2, [r0, #4]
-    ldr r3, [r0, #8]
-    ldr r4, [r0, #12]
-    ldr r5, [r0, #16]
-    ldr r12, [r0, #24]
-    ldr lr, [r0, #28]
-    ldr r10, [r0, #32]
-    ldr r11, [r0, #36]
+    mov lr, r0
+    ldr r1, [lr, #TO]
+    ldrd r3, r4, [lr, #W]
+    ldr r5, [lr, #TAPS]
+    ldrd r2, r12, [lr, #STRIDE]
+    ldr r10, [lr, #STEP]
+    ldr r11, [lr, #SKIP]
+    ldr r0, [lr, #REST]
 1:  ldrh r6, [r4], #2
     vldmia r3!, {s31}
-    mov r7, r2
-    add r6, r1, r6, lsl #2
-    .if \single /* one tile a row: two rows a turn */
-    adds r9, lr, #1
-    lsrs r9, r9, #1
-    tst lr, #1
-    bne 3f
-2:  spread_piece \n1
+    ldr r7, [lr, #FROM]
+    ldr r9, [lr, #ROWS]
+    mla r6, r6, r2, r1
+    cmp r0, #14
+    beq 6f
+2:  movs r8, r12
+    beq 4f
+3:  spread_piece 8
     add r6, r6, r10
-    add r7, r7, r11
-3:  spread_piece \n1
-    add r6, r6, r10
-    add r7, r7, r11
-    subs r9, r9, #1
-    bne 2b
-    .else
-    mov r9, lr
-2:  mov r8, r12
-3:  spread_piece \n1
-    .if \n2
-    spread_piece \n2
-    .endif
     subs r8, r8, #1
     bne 3b
-    add r6, r6, r10
-    add r7, r7, r11
+4:  cbnz r0, 8f
+5:  add r6, r6, r11
     subs r9, r9, #1
     bne 2b
-    .endif
-    subs r5, r5, #1
+    b 9f
+8:  lsls r8, r0, #30 /* 4 to carry, 2 to sign */
+    bcc 81f
+    spread_piece 4
+81: bpl 82f
+    spread_piece 2
+82: lsls r8, r0, #31
+    beq 5b
+    spread_piece 1
+    b 5b
+6:  mov r8, r12
+7:  spread_piece 14
+    add r6, r6, r10
+    subs r8, r8, #1
+    bne 7b
+    add r6, r6, r11
+    subs r9, r9, #1
+    bne 6b
+9:  subs r5, r5, #1
     bne 1b
     leave
-    .size \name, .-\name
-.endm
+    .size ft_m4_spread, .-ft_m4_spread
 
-    spread ft_m4_spread_16, 8, 8, 0
-    spread ft_m4_spread_14, 14, 0, 0
-    spread ft_m4_spread_1x14, 14, 0, 1
-    spread ft_m4_spread_8, 8, 0, 1
-    spread ft_m4_spread_7, 7, 0, 1
-    spread ft_m4_spread_4, 4, 0, 1
-    spread ft_m4_spread_1, 1, 0, 1
-
-/* ---- weight gradient: job { dw, dy, x, at, taps, -, eights, rows, x_skip, rest } ----
- * A row is `eights` pieces of 8 and `rest` more; two taps share each load of dy. Lanes: s0-s7 and s8-s15.
- * r0 rest, r1 dw, r2 dy, r3 x, r4 at, r5 taps left, r6 r7 x now, r8 dy now, r9 rows left, r10 rows, r11 x_skip,
- * r12 eights left, lr eights */
-.macro pair_piece n
-    load_on 16, \n, r8
-    load_on 24, \n, r6
-    product 0, 24, 16, \n
-    load_on 24, \n, r7
-    product 8, 24, 16, \n
-.endm
-.macro lone_piece n
-    load_on 16, \n, r8
-    load_on 24, \n, r6
-    product 0, 24, 16, \n
-.endm
-
-.macro rest_at piece, n
-    .short (.L\piece\()_\n - .L\piece\()_table) / 2
-.endm
-.macro rest_of piece, n
-.L\piece\()_\n:
-    \piece \n
-    b .L\piece\()_0
-.endm
-
-/* a row of any width */
-.macro row_any piece
-    movs r12, lr
-    beq 8f
-9:  \piece 8
-    subs r12, r12, #1
-    bne 9b
-8:  tbh [pc, r0, lsl #1]
-.L\piece\()_table:
-    .irp n, 0, 1, 2, 3, 4, 5, 6, 7
-    rest_at \piece, \n
+/* ---- weight gradient: rows of tiles of 8 and a rest of up to 7; two taps share each load of dy, a last one counts twice and
+ * is added once. Lanes: s0-s7 and s8-s15.
+ * r1 dw, r2 stride, r3 x, r4 at, r5 taps left, r6 r7 x now, r8 dy now, r9 rows left, r10 rest, r11 skip, r12 tiles left,
+ * lr tiles ---- */
+.macro multiply at, x, y, n
+    .set i, 0
+    .rept \n
+    .if FUSED
+    fma_ %(\at+i), %(\x+i), %(\y+i)
+    .else
+    mla_ %(\at+i), %(\x+i), %(\y+i)
+    .endif
+    .set i, i+1
     .endr
-    .irp n, 1, 2, 3, 5, 6, 7
-    rest_of \piece, \n
-    .endr
-.L\piece\()_4:
-    \piece 4
-.L\piece\()_0:
 .endm
-.macro row_14 piece
-    \piece 8
-    \piece 6
+.macro one_lane lane, offset
+    vldr s16, [r8, #4*\offset]
+    vldr s24, [r6, #4*\offset]
+    vldr s25, [r7, #4*\offset]
+    multiply \lane, 24, 16, 1
+    multiply %(\lane+8), 25, 16, 1
 .endm
 
-.macro correlate name, row
-    function \name
+    function ft_m4_correlate
     enter
-    ldr r1, [r0]
-    ldr r2, [r0, #4]
-    ldr r3, [r0, #8]
-    ldr r4, [r0, #12]
-    ldr r5, [r0, #16]
-    ldr lr, [r0, #24]
-    ldr r10, [r0, #28]
-    ldr r11, [r0, #32]
-    ldr r0, [r0, #36]
-    subs r5, r5, #2
-    blo 3f
+    ldr r1, [r0, #TO]
+    ldrd r3, r4, [r0, #W]
+    ldr r5, [r0, #TAPS]
+    ldrd r2, lr, [r0, #STRIDE]
+    ldr r10, [r0, #REST]
+    ldr r11, [r0, #SKIP]
 1:  ldrh r6, [r4], #2
-    ldrh r7, [r4], #2
-    adr r12, 6f
-    vldmia r12, {s0-s15}
-    mov r8, r2
-    mov r9, r10
-    add r6, r3, r6, lsl #2
-    add r7, r3, r7, lsl #2
-2:  \row pair_piece
+    mov r7, r6
+    cmp r5, #1
+    it ne
+    ldrhne r7, [r4], #2
+    mla r6, r6, r2, r3
+    mla r7, r7, r2, r3
+    ldr r8, [r0, #FROM]
+    ldr r9, [r0, #ROWS]
+    mov r12, #0
+    vmov s0, s1, r12, r12
+    vmov s2, s3, r12, r12
+    vmov s4, s5, r12, r12
+    vmov s6, s7, r12, r12
+    vmov s8, s9, r12, r12
+    vmov s10, s11, r12, r12
+    vmov s12, s13, r12, r12
+    vmov s14, s15, r12, r12
+2:  movs r12, lr
+    beq 4f
+3:  load_on 16, 8, r8
+    load_on 24, 8, r6
+    product 0, 24, 16, 8
+    load_on 24, 8, r7
+    product 8, 24, 16, 8
+    subs r12, r12, #1
+    bne 3b
+4:  tbb [pc, r10]
+5:  .byte (90f-5b)/2, (81f-5b)/2, (82f-5b)/2, (83f-5b)/2, (84f-5b)/2, (85f-5b)/2, (86f-5b)/2, (87f-5b)/2
+87: one_lane 6, 6
+86: one_lane 5, 5
+85: one_lane 4, 4
+84: load 16, 4, r8
+    load 24, 4, r6
+    load 28, 4, r7
+    multiply 0, 24, 16, 4
+    multiply 8, 28, 16, 4
+    b 90f
+83: one_lane 2, 2
+82: one_lane 1, 1
+81: one_lane 0, 0
+90: add r8, r8, r10, lsl #2
     add r6, r6, r11
     add r7, r7, r11
     subs r9, r9, #1
     bne 2b
-    vldmia r1, {s16-s17}
     sum 0, 4, 4
     sum 8, 12, 4
     sum 0, 2, 2
     sum 8, 10, 2
+    vldr s16, [r1]
     vadd.f32 s0, s0, s1
     vadd.f32 s8, s8, s9
     vadd.f32 s16, s16, s0
-    vadd.f32 s17, s17, s8
-    vstmia r1!, {s16-s17}
-    subs r5, r5, #2
-    bhs 1b
-3:  adds r5, r5, #2
-    beq 5f
-    ldrh r6, [r4]
-    adr r12, 6f
-    vldmia r12, {s0-s7}
-    mov r9, r10
-    mov r8, r2
-    add r6, r3, r6, lsl #2
-4:  \row lone_piece
-    add r6, r6, r11
-    subs r9, r9, #1
-    bne 4b
+    vstmia r1!, {s16}
+    subs r5, r5, #1
+    beq 6f
     vldr s16, [r1]
-    sum 0, 4, 4
-    sum 0, 2, 2
-    vadd.f32 s0, s0, s1
-    vadd.f32 s16, s16, s0
-    vstr s16, [r1]
-5:  leave
-    .balign 4
-6:  .fill 16, 4, 0
+    vadd.f32 s16, s16, s8
+    vstmia r1!, {s16}
+    subs r5, r5, #1
+    bne 1b
+6:  leave
+    .size ft_m4_correlate, .-ft_m4_correlate
+
+/* ---- reductions in eight lanes: r0 lanes, r1 x or a, r2 n or x, r3 n; s0 mean ---- */
+.macro plain n
+    load_on 8, \n, r1
+    sum 0, 8, \n
+.endm
+.macro square n
+    load_on 8, \n, r1
+    differences 8, \n
+    multiply 0, 8, 8, \n
+.endm
+.macro dot n
+    load_on 8, \n, r2
+    differences 8, \n
+    load_on 16, \n, r1
+    multiply 0, 16, 8, \n
+.endm
+.macro differences at, n
+    .set i, 0
+    .rept \n
+    sub_ %(\at+i), %(\at+i), 31
+    .set i, i+1
+    .endr
+.endm
+
+.macro reduction name, count, what
+    function \name
+    vpush {s16-s31}
+    vmov.f32 s31, s0
+    load 0, 8, r0
+    subs \count, \count, #8
+    blo 2f
+1:  \what 8
+    subs \count, \count, #8
+    bhs 1b
+2:  store 0, 8, r0
+    adds \count, \count, #8
+    beq 4f
+3:  load 0, 1, r0
+    \what 1
+    store_on 0, 1, r0
+    subs \count, \count, #1
+    bne 3b
+4:  vpop {s16-s31}
+    bx lr
     .size \name, .-\name
 .endm
 
-    correlate ft_m4_correlate_14, row_14
-    correlate ft_m4_correlate, row_any
-
-/* ---- ft_lanes_sum(lanes, x, n): r0, r1, r2 ---- */
-    function ft_lanes_sum
-    vldmia r0, {s0-s7}
-    vpush {s16-s23}
-    subs r2, r2, #16
-    blo 2f
-1:  vldmia r1!, {s8-s23}
-    sum 0, 8, 8
-    sum 0, 16, 8
-    subs r2, r2, #16
-    bhs 1b
-2:  adds r2, r2, #8
-    bmi 3f
-    vldmia r1!, {s8-s15}
-    sum 0, 8, 8
-    subs r2, r2, #8
-3:  vstmia r0, {s0-s7}
-    adds r2, r2, #8
-    beq 5f
-4:  vldmia r1!, {s8}
-    vldr s0, [r0]
-    vadd.f32 s0, s0, s8
-    vstmia r0!, {s0}
-    subs r2, r2, #1
-    bne 4b
-5:  vpop {s16-s23}
-    bx lr
-    .size ft_lanes_sum, .-ft_lanes_sum
+    reduction ft_lanes_sum, r2, plain
+    reduction ft_lanes_squares, r2, square
+    reduction ft_lanes_dot, r3, dot
 
 /* ---- ft_zero(to, n) ---- */
     function ft_zero
@@ -695,63 +695,34 @@
     lsls r12, r12, #3
     lsls r2, r2, #2
 1:  add r5, r1, r2
-    subs r6, r3, #2
-    blo 3f
-2:  vldmia r1!, {s0-s3}
-    vldmia r5!, {s4-s7}
-    vadd.f32 s8, s0, s1
-    vadd.f32 s9, s2, s3
-    vadd.f32 s10, s4, s5
-    vadd.f32 s11, s6, s7
-    vadd.f32 s8, s8, s9
-    vadd.f32 s10, s10, s11
-    vadd.f32 s8, s8, s10
-    vmov.f32 s9, s0
-    vcmp.f32 s8, s8
+    mov r6, r3
+2:  vldmia r1!, {s0-s1}
+    vldmia r5!, {s2-s3}
+    vadd.f32 s4, s0, s1
+    vadd.f32 s5, s2, s3
+    vadd.f32 s4, s4, s5
+    vcmp.f32 s4, s4
     vmrs APSR_nzcv, fpscr
-    vmov.f32 s10, s2
-    bvs 6f
-    keep_larger 9, 1
-    keep_larger 10, 3
-    keep_larger 9, 4
-    keep_larger 10, 6
-    keep_larger 9, 5
-    keep_larger 10, 7
-4:  vstmia r0!, {s9-s10}
-    subs r6, r6, #2
-    bhs 2b
-3:  adds r6, r6, #2
-    beq 5f
-    vldmia r1!, {s0-s1}
-    vldmia r5!, {s4-s5}
-    vmov.f32 s9, s0
-    keep_larger 9, 1
-    keep_larger 9, 4
-    keep_larger 9, 5
-    keep_nan 9, 5
-    keep_nan 9, 4
-    keep_nan 9, 1
-    keep_nan 9, 0
-    vstmia r0!, {s9}
-5:  add r1, r1, r12
+    bvs 5f
+3:  keep_larger 0, 1
+    keep_larger 0, 2
+    keep_larger 0, 3
+4:  vstmia r0!, {s0}
+    subs r6, r6, #1
+    bne 2b
+    add r1, r1, r12
     subs r4, r4, #1
     bne 1b
     pop {r4-r6, pc}
-6:  keep_larger 9, 1 /* a NaN, or infinities of both signs */
-    keep_larger 9, 4
-    keep_larger 9, 5
-    keep_nan 9, 5
-    keep_nan 9, 4
-    keep_nan 9, 1
-    keep_nan 9, 0
-    keep_larger 10, 3
-    keep_larger 10, 6
-    keep_larger 10, 7
-    keep_nan 10, 7
-    keep_nan 10, 6
-    keep_nan 10, 3
-    keep_nan 10, 2
-    b 4b
+5:  keep_nan 0, 0 /* a NaN, or infinities of both signs */
+    bvs 4b
+    keep_nan 0, 1
+    bvs 4b
+    keep_nan 0, 2
+    bvs 4b
+    keep_nan 0, 3
+    bvs 4b
+    b 3b
     .size ft_halves_forward, .-ft_halves_forward
 
 /* ---- ft_halves_backward(dx, dy, x, width, n, rows): r0 dx, r1 dy, r2 top, r6 bottom, r3 width, r10 width and one more,

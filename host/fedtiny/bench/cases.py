@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -116,10 +115,3 @@ def case_file(case: Case) -> bytes:
     knobs = (KEEPS[case.keep], case.lean, case.layerwise, case.plain_sgd, HOLDS[case.hold], 0, 0, 0)
     head = _HEADER.pack(len(packed), x.size, 1, case.micro_batch, MODES[case.mode], NORMS[case.norm], *knobs)
     return head + b"\0" * (-len(head) % 8) + packed + b"\0" * (-len(packed) % 8) + x.tobytes()
-
-
-Progress = Callable[[str], None]
-
-
-def silent(_: str) -> None:
-    pass

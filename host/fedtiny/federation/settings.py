@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from fedtiny.federation.tasks import Keep, Loss, Norm
+from fedtiny.federation.tasks import Keep, Loss, Norm, Upload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class ServerSettings:
     score_tile_bytes: int = 16384
     loss: Loss = "cross_entropy"
     keep: Keep = "f32"
+    upload: Upload = "f32"
     lean: bool = False
     last_layers: int = 0
 

@@ -17,12 +17,14 @@ from fedtiny.federation.tasks import (
     Evaluation,
     Infer,
     Install,
+    LinkBytes,
     Load,
     Loaded,
     Logits,
     MeasureBn,
     Moments,
     NodeFailure,
+    NodeLink,
     NodeReport,
     PutData,
     Reply,
@@ -34,6 +36,7 @@ from fedtiny.federation.tasks import (
     Update,
 )
 from fedtiny.fleet.planning import node_config, refuse_what_does_not_fit
+from fedtiny.fleet.upload import uploaded
 from fedtiny_export.core import CoreNode
 from fedtiny_export.errors import CoreError, FedtinyError
 from fedtiny_export.graph import F32
@@ -158,7 +161,7 @@ class NativeNode:
             seed=task.seed,
         )
         return Update(
-            values=self.core.values(),
+            values=uploaded(self.core.values(), task.upload),
             moments=moments,
             samples=self._sample_count,
             seen=tally.samples,
@@ -188,7 +191,9 @@ class NativeFleet:
     def nodes(self) -> tuple[str, ...]:
         return tuple(self._nodes)
 
-    def ask(self, orders: Mapping[str, Sequence[Task]]) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
+    def ask(
+        self, orders: Mapping[str, Sequence[Task]], *, round_number: int = 0
+    ) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
         refuse_what_does_not_fit(orders, self._ram_bytes, self._banks)
         futures: dict[Future[tuple[Reply, ...] | NodeFailure], str] = {
             self._pool.submit(_serve, self._nodes[name], tasks): name for name, tasks in orders.items()
@@ -199,6 +204,12 @@ class NativeFleet:
         finally:  # the asker may stop listening
             for future in futures:
                 future.cancel()
+
+    def link_bytes(self) -> dict[str, LinkBytes]:
+        return {}
+
+    def links(self) -> dict[str, NodeLink]:
+        return {}
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)

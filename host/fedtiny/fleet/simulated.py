@@ -20,12 +20,14 @@ from fedtiny.federation.tasks import (
     Evaluation,
     Infer,
     Install,
+    LinkBytes,
     Load,
     Loaded,
     Logits,
     MeasureBn,
     Moments,
     NodeFailure,
+    NodeLink,
     NodeReport,
     PutData,
     Reply,
@@ -39,6 +41,7 @@ from fedtiny.federation.tasks import (
 )
 from fedtiny.fleet.order import shuffled
 from fedtiny.fleet.planning import planned, refuse_what_does_not_fit
+from fedtiny.fleet.upload import uploaded
 from fedtiny_export.blob import read_blob
 from fedtiny_export.errors import FedtinyError, FleetError
 from fedtiny_export.graph import F32, Graph
@@ -76,7 +79,9 @@ class SimulatedFleet:
     def nodes(self) -> tuple[str, ...]:
         return tuple(self._nodes)
 
-    def ask(self, orders: Mapping[str, Sequence[Task]]) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
+    def ask(
+        self, orders: Mapping[str, Sequence[Task]], *, round_number: int = 0
+    ) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
         refuse_what_does_not_fit(orders, self._ram_bytes, self._banks)
         with single_thread():  # nodes fill the cores
             work = {self._pool.submit(self._nodes[name].do_all, tasks): name for name, tasks in orders.items()}
@@ -86,6 +91,12 @@ class SimulatedFleet:
             finally:
                 for future in work:
                     future.cancel()
+
+    def link_bytes(self) -> dict[str, LinkBytes]:
+        return {}
+
+    def links(self) -> dict[str, NodeLink]:
+        return {}
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -327,7 +338,7 @@ class _Node:
                     hits += hit.sum()
                     seen += len(batch)
         return Update(
-            values=model.values(),
+            values=uploaded(model.values(), task.upload),
             moments=total.vector(),
             samples=len(self._x),
             seen=seen,

@@ -148,7 +148,8 @@ static void call_stats(harness *h, script *s)
 
 static void call_set_mask(harness *h, script *s)
 {
-    uint32_t layer = take(s) % (ft_layer_count(h->node) + 1), encoding = take(s) % 4, length = take(s);
+    uint32_t layer = take(s) % (ft_layer_count(h->node) + 1), choice = take(s) % 8, length = take(s);
+    uint32_t encoding = choice < FT_MASK_RICE ? choice : FT_MASK_RICE | (choice - FT_MASK_RICE) << 8;
     uint8_t *mask = malloc(length);
     for (uint32_t i = 0; i < length; i++)
         mask[i] = (uint8_t)take(s);

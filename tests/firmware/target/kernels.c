@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "num.h"
 #include "op/pointwise.h"
 #include "op/taps.h"
 #include "port.h"
@@ -61,7 +62,7 @@ static void on_grid(ft_grid g, uint32_t taps)
         for (uint32_t c = 0; c < g.cols; c++) {
             float sum = 0.25f;
             for (uint32_t k = 0; k < taps; k++)
-                sum += w[k] * x[at[k] + r * g.pitch + c];
+                sum += w[k] * x[at[k] * g.step + r * g.pitch + c];
             want[r * g.cols + c] = sum;
         }
     check("forward", g.rows, g.cols, taps);
@@ -69,14 +70,14 @@ static void on_grid(ft_grid g, uint32_t taps)
     ft_taps_backward_input(got, dy, w, at, taps, &g);
     for (uint32_t k = 0; k < taps; k++)
         for (uint32_t i = 0; i < outputs; i++)
-            want[at[k] + i / g.cols * g.pitch + i % g.cols] += w[k] * dy[i];
+            want[at[k] * g.step + i / g.cols * g.pitch + i % g.cols] += w[k] * dy[i];
     check("backward input", g.rows, g.cols, taps);
     start();
     ft_taps_backward_weight(got, dy, x, at, taps, &g);
     for (uint32_t k = 0; k < taps; k++) {
         float lanes[FT_LANES] = {0};
         for (uint32_t i = 0; i < outputs; i++)
-            lanes[i % g.cols % FT_LANES] += dy[i] * x[at[k] + i / g.cols * g.pitch + i % g.cols];
+            lanes[i % g.cols % FT_LANES] += dy[i] * x[at[k] * g.step + i / g.cols * g.pitch + i % g.cols];
         want[k] += ft_lanes_total(lanes);
     }
     check("backward weight", g.rows, g.cols, taps);
@@ -90,48 +91,19 @@ static void grids(void)
             for (uint32_t taps = 0; taps <= 5; taps++) {
                 for (uint32_t k = 0, next = 0; k < taps; k++)
                     at[k] = (uint16_t)(next += 1 + draw() % (2 * pitch));
-                ft_grid g = {rows, cols, pitch, false, taps % 2 ? 2 * pitch + 2 : 0};
+                ft_grid g = {rows, cols, pitch, 1, false, taps % 2 ? 2 * pitch + 2 : 0};
                 on_grid(g, taps);
             }
             for (uint32_t k = 0; k < 18; k++)
                 at[k] = (uint16_t)(k / 9 * (rows + 2) * pitch + k / 3 % 3 * pitch + k % 3);
-            ft_grid dense = {rows, cols, pitch, true, 2 * pitch + 2};
+            ft_grid dense = {rows, cols, pitch, 1, true, 2 * pitch + 2};
             on_grid(dense, 18);
         }
-}
-
-static void columns(void)
-{
-    for (uint32_t n = 1; n <= 41; n++) {
+    for (uint32_t n = 1; n <= 41; n++) { /* samples side by side */
         for (uint32_t k = 0; k < 9; k++)
             at[k] = (uint16_t)(k * 3 + draw() % 3);
-        fill(x, MOST);
-        fill(dy, n);
-        fill(w, 9);
-        start();
-        ft_columns_forward(got, x, w, at, 9, 0.5f, n);
-        for (uint32_t i = 0; i < n; i++) {
-            float sum = 0.5f;
-            for (uint32_t k = 0; k < 9; k++)
-                sum += w[k] * x[at[k] * n + i];
-            want[i] = sum;
-        }
-        check("columns forward", n, 0, 0);
-        start();
-        ft_columns_backward_input(got, dy, w, at, 9, n);
-        for (uint32_t k = 0; k < 9; k++)
-            for (uint32_t i = 0; i < n; i++)
-                want[at[k] * n + i] += w[k] * dy[i];
-        check("columns backward input", n, 0, 0);
-        start();
-        ft_columns_backward_weight(got, dy, x, at, 9, n);
-        for (uint32_t k = 0; k < 9; k++) {
-            float lanes[FT_LANES] = {0};
-            for (uint32_t i = 0; i < n; i++)
-                lanes[i % FT_LANES] += dy[i] * x[at[k] * n + i];
-            want[k] += ft_lanes_total(lanes);
-        }
-        check("columns backward weight", n, 0, 0);
+        ft_grid samples = {.rows = 1, .cols = n, .pitch = n, .step = n};
+        on_grid(samples, 9);
     }
 }
 
@@ -252,11 +224,66 @@ static void halves(void)
             }
 }
 
+static void dense(void)
+{
+    for (uint32_t ci = 1; ci <= 20; ci++)
+        for (uint32_t co = 1; co <= 9; co++) {
+            fill(x, ci);
+            fill(dy, co);
+            fill(other, ci * co);
+            start();
+            ft_dense_forward(got, x, other, co % 2 ? w : 0, ci, co);
+            for (uint32_t o = 0; o < co; o++) {
+                want[o] = co % 2 ? w[o] : 0.0f;
+                for (uint32_t k = 0; k < ci; k++)
+                    want[o] += other[o * ci + k] * x[k];
+            }
+            check("dense forward", ci, co, 0);
+            start();
+            ft_dense_backward_input(got, dy, other, ci, co);
+            for (uint32_t o = 0; o < co; o++)
+                for (uint32_t k = 0; k < ci; k++)
+                    want[k] += other[o * ci + k] * dy[o];
+            check("dense backward input", ci, co, 0);
+            start();
+            ft_dense_backward_weight(got, dy, x, ci, co);
+            for (uint32_t o = 0; o < co; o++)
+                for (uint32_t k = 0; k < ci; k++)
+                    want[o * ci + k] += dy[o] * x[k];
+            check("dense backward weight", ci, co, 0);
+        }
+}
+
+/* The compiler's binary64 is the answer from outside. */
+static void sums(void)
+{
+    static const uint32_t bits[] = {0u, 1u, 0x80000001u, 0x00400000u, 0x33800000u, 0x7F7FFFFFu, 0xFF7FFFFFu, 0x80000000u};
+    double sum = 0.0, right = 0.0;
+    for (uint32_t i = 0; i < 4000; i++) {
+        uint32_t any = draw() << 8 | (draw() & 255), exponent = i / 200 % 2 ? 100 + draw() % 56 : draw() % 255;
+        float term = ft_num_from_bits(i % 5 == 0 ? bits[draw() % 8] : (any & 0x807FFFFFu) | exponent << 23);
+        if (i % 50 == 0)
+            sum = right = 0.0;
+        if (i % 7 == 0)
+            term = -(float)right; /* cancels */
+        if (!ft_num_finite(term))
+            continue;
+        ft_num_add(&sum, term);
+        right += (double)term;
+        if (memcmp(&sum, &right, sizeof sum)) {
+            port_print("sum ");
+            port_print_number(i);
+            port_exit(1);
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
     (void)argc, (void)argv;
+    dense();
+    sums();
     grids();
-    columns();
     reductions();
     pointwise();
     halves();

@@ -1,0 +1,259 @@
+#include "../bytes.h"
+#include "blake2b.h"
+#include "cbor.h"
+#include "message.h"
+#include "monocypher.h"
+#include "wire.h"
+
+enum { VERSION = 1, MAC = 16, HASH = 32, SMALLEST_PAYLOAD = 64, NONCE = 16, FIRMWARE = 8, CHECK = 8 };
+enum { OPERATORS = 0x7FE }; /* a bit per kind of BLOB.md: this core knows all of them */
+enum { HELLO_BYTES = 256 }; /* at least the longest */
+
+static void write_text(ft_writer *w, const char *text) { ft_write_string(w, FT_CBOR_TEXT, text, (uint32_t)strlen(text)); }
+static void write_id(ft_writer *w, const ft_wire *wire) { write_text(w, ft_wire_device(wire)); }
+
+static void add_text(ft_blake2b *b, const char *text) { ft_blake2b_add(b, text, (uint32_t)strlen(text)); }
+
+/* B(bytes, key, text) */
+static void digest(uint8_t *out, uint32_t bytes, const uint8_t key[FT_WIRE_KEY], const char *text)
+{
+    ft_blake2b b;
+    ft_blake2b_start(&b, bytes, key, FT_WIRE_KEY);
+    add_text(&b, text);
+    ft_blake2b_end(&b, out);
+}
+
+/* B(16, k_hs, word || transcript || message), k_hs = B(32, psk, "fedtiny handshake 1") */
+static void mac(uint8_t out[MAC], const uint8_t *psk, const char *word, const uint8_t transcript[HASH], const uint8_t *message,
+                uint32_t count)
+{
+    ft_blake2b b;
+    uint8_t key[HASH];
+    digest(key, HASH, psk, "fedtiny handshake 1");
+    ft_blake2b_start(&b, MAC, key, HASH);
+    add_text(&b, word);
+    ft_blake2b_add(&b, transcript, HASH);
+    ft_blake2b_add(&b, message, count);
+    ft_blake2b_end(&b, out);
+    crypto_wipe(key, sizeof key);
+}
+
+static void refuse(ft_wire *wire, uint8_t reason, uint32_t unknown)
+{
+    wire->refusal = reason;
+    wire->unknown_bits = unknown;
+    wire->wants |= FT_WANTS_REFUSE;
+}
+
+/* Why there will be no session on these terms; 0: there may be one. */
+static uint8_t objection(const ft_wire *wire, const ft_item *m)
+{
+    const uint8_t *key = ft_record_key(wire);
+    uint32_t profile = m[FT_INVITE_PROFILE].number;
+    if (m[FT_INVITE_LOWEST].number > VERSION || m[FT_INVITE_HIGHEST].number < VERSION)
+        return FT_REASON_VERSION;
+    if (m[FT_INVITE_INCOMPAT].number)
+        return FT_REASON_INCOMPAT;
+    if (profile == FT_PROFILE_PLAIN)
+        return key && !wire->facts->plain ? FT_REASON_PROFILE : 0;
+    if (!key)
+        return FT_REASON_NOT_ENROLLED;
+    bool exchanges = wire->facts->exchange && wire->port->random && m[FT_INVITE_PUBLIC].there;
+    return profile == FT_PROFILE_PSK_FS && !exchanges ? FT_REASON_PROFILE : 0;
+}
+
+void ft_handshake_invite(ft_wire *wire, const uint8_t *payload, uint32_t count)
+{
+    ft_item m[FT_ITEMS];
+    ft_wire_handshake *h = &wire->hands;
+    uint8_t t1[HASH], hello[HELLO_BYTES];
+    ft_blake2b b;
+    uint32_t id_bytes;
+    const uint8_t *device = ft_record_id(wire, &id_bytes);
+    if (!ft_message_decode(&ft_invite, payload, count, m) || m[FT_INVITE_PAYLOAD].number < SMALLEST_PAYLOAD) {
+        wire->counts.dropped++;
+        return;
+    }
+    if (m[FT_INVITE_DEVICE].there
+        && (m[FT_INVITE_DEVICE].number != id_bytes || memcmp(m[FT_INVITE_DEVICE].at, device, id_bytes) != 0))
+        return;
+    wire->announcing = false;
+    ft_blake2b_start(&b, HASH, 0, 0);
+    ft_blake2b_add(&b, payload, count);
+    ft_blake2b_end(&b, t1);
+    if (h->offered && memcmp(t1, h->t1, HASH) == 0) {
+        wire->wants |= FT_WANTS_HELLO;
+        return;
+    }
+    uint8_t reason = objection(wire, m);
+    if (reason) {
+        refuse(wire, reason, m[FT_INVITE_INCOMPAT].number);
+        return;
+    }
+    h->offered = true;
+    h->used = false;
+    h->profile = (uint8_t)m[FT_INVITE_PROFILE].number;
+    h->max_payload = (uint16_t)(m[FT_INVITE_PAYLOAD].number < FT_WIRE_PAYLOAD ? m[FT_INVITE_PAYLOAD].number : FT_WIRE_PAYLOAD);
+    h->count++;
+    memcpy(h->t1, t1, HASH);
+    memset(h->random, 0, sizeof h->random);
+    if (wire->port->random)
+        wire->port->random(wire->port->ctx, h->random, sizeof h->random);
+    if (h->profile == FT_PROFILE_PSK_FS) {
+        wire->port->random(wire->port->ctx, h->secret, sizeof h->secret);
+        memcpy(h->theirs, m[FT_INVITE_PUBLIC].at, sizeof h->theirs);
+    }
+    wire->tasks.room(wire->tasks.ctx, &h->arena_bytes, &h->free_bytes);
+    ft_blake2b_start(&b, HASH, 0, 0);
+    ft_blake2b_add(&b, payload, count);
+    ft_blake2b_add(&b, hello, ft_handshake_hello(wire, hello));
+    ft_blake2b_end(&b, h->t2);
+    wire->wants |= FT_WANTS_HELLO;
+}
+
+/* The same bytes each time for one INVITE. */
+uint32_t ft_handshake_hello(const ft_wire *wire, uint8_t *out)
+{
+    const ft_wire_handshake *h = &wire->hands;
+    const ft_wire_facts *facts = wire->facts;
+    uint8_t nonce[NONCE], public_key[FT_WIRE_KEY];
+    uint32_t boots = ft_record_boots(wire), count;
+    ft_store_u32(nonce, boots);
+    ft_store_u32(nonce + 4, h->count);
+    memcpy(nonce + 8, h->random, sizeof h->random);
+    ft_writer w = ft_write_map(out);
+    ft_write_number(&w, VERSION);
+    ft_write_string(&w, FT_CBOR_BYTES, nonce, sizeof nonce);
+    write_id(&w, wire);
+    ft_write_number(&w, h->profile);
+    ft_write_number(&w, 0); /* incompat and compat bits */
+    ft_write_number(&w, 0);
+    ft_write_number(&w, h->max_payload);
+    ft_write_number(&w, h->arena_bytes); /* the largest object */
+    ft_write_number(&w, boots);
+    ft_write_number(&w, facts->reset_reason);
+    write_text(&w, facts->board);
+    ft_write_string(&w, FT_CBOR_BYTES, facts->firmware, FIRMWARE);
+    ft_write_number(&w, OPERATORS);
+    ft_write_number(&w, h->arena_bytes);
+    ft_write_number(&w, h->free_bytes);
+    if (h->profile == FT_PROFILE_PSK_FS) {
+        facts->exchange->public_key(public_key, h->secret);
+        ft_write_string(&w, FT_CBOR_BYTES, public_key, sizeof public_key);
+    }
+    count = ft_write_end(&w);
+    if (h->profile == FT_PROFILE_PLAIN)
+        return count;
+    mac(out + count, ft_record_key(wire), "hello", h->t1, out, count);
+    return count + MAC;
+}
+
+/* B(64, psk, "fedtiny session 1" || T2 || shared) */
+static bool derive(ft_wire *wire, ft_wire_session *s)
+{
+    const ft_wire_handshake *h = &wire->hands;
+    ft_blake2b b;
+    uint8_t keys[2 * FT_WIRE_KEY], shared[FT_WIRE_KEY];
+    ft_blake2b_start(&b, sizeof keys, ft_record_key(wire), FT_WIRE_KEY);
+    add_text(&b, "fedtiny session 1");
+    ft_blake2b_add(&b, h->t2, HASH);
+    if (h->profile == FT_PROFILE_PSK_FS) {
+        if (!wire->facts->exchange->shared(shared, h->secret, h->theirs))
+            return false;
+        ft_blake2b_add(&b, shared, sizeof shared);
+    }
+    ft_blake2b_end(&b, keys);
+    memcpy(s->up, keys, FT_WIRE_KEY);
+    memcpy(s->down, keys + FT_WIRE_KEY, FT_WIRE_KEY);
+    crypto_wipe(keys, sizeof keys);
+    crypto_wipe(shared, sizeof shared);
+    return true;
+}
+
+void ft_handshake_welcome(ft_wire *wire, const uint8_t *payload, uint32_t count)
+{
+    ft_item m[FT_ITEMS];
+    ft_wire_handshake *h = &wire->hands;
+    ft_wire_session *s = &wire->session;
+    bool plain = h->profile == FT_PROFILE_PLAIN;
+    uint32_t tail = plain ? 0 : MAC;
+    uint8_t expected[MAC];
+    wire->counts.dropped++; /* until it proves good */
+    if (!h->offered || count < tail || !ft_message_decode(&ft_welcome, payload, count - tail, m)
+        || m[FT_WELCOME_SESSION].number == 0)
+        return;
+    if (!plain) {
+        mac(expected, ft_record_key(wire), "welcome", h->t2, payload, count - tail);
+        if (crypto_verify16(expected, payload + count - tail) != 0)
+            return;
+    }
+    uint16_t session = (uint16_t)m[FT_WELCOME_SESSION].number;
+    if (h->used) { /* these keys were in use: never again from counter 0 */
+        if (!s->running || session != s->number)
+            return;
+    } else {
+        memset(s, 0, sizeof *s);
+        if (!plain && !derive(wire, s))
+            return;
+        s->running = s->fresh = h->used = true;
+        s->open = plain;
+        s->number = session;
+        s->max_payload = h->max_payload;
+        crypto_wipe(h->secret, sizeof h->secret);
+        wire->wants &= (uint8_t)~(FT_WANTS_ACK | FT_WANTS_REPLY);
+        wire->fetch.waiting = false;
+        memset(&wire->queue, 0, sizeof wire->queue);
+    }
+    wire->counts.dropped--;
+    wire->wants |= FT_WANTS_READY;
+}
+
+void ft_handshake_enrol(ft_wire *wire, const uint8_t *payload, uint32_t count)
+{
+    ft_item m[FT_ITEMS];
+    uint32_t id_bytes;
+    const uint8_t *key = ft_record_key(wire), *device = ft_record_id(wire, &id_bytes);
+    if (!ft_message_decode(&ft_enrol, payload, count, m)) {
+        wire->counts.dropped++;
+        return;
+    }
+    const ft_item *new_id = &m[FT_ENROL_DEVICE], *new_key = &m[FT_ENROL_KEY];
+    if (key && (crypto_verify32(key, new_key->at) != 0 || new_id->number != id_bytes || memcmp(new_id->at, device, id_bytes) != 0))
+        refuse(wire, FT_REASON_KEY, 0);
+    else if (key || ft_record_enrol(wire, new_id->at, (uint32_t)new_id->number, new_key->at))
+        wire->wants |= FT_WANTS_ENROLLED;
+}
+
+uint32_t ft_handshake_enrolled(const ft_wire *wire, uint8_t *out)
+{
+    uint8_t check[CHECK];
+    digest(check, CHECK, ft_record_key(wire), "fedtiny key check");
+    ft_writer w = ft_write_map(out);
+    write_id(&w, wire);
+    ft_write_string(&w, FT_CBOR_BYTES, check, sizeof check);
+    return ft_write_end(&w);
+}
+
+uint32_t ft_handshake_refuse(const ft_wire *wire, uint8_t *out)
+{
+    ft_writer w = ft_write_map(out);
+    ft_write_number(&w, wire->refusal);
+    write_id(&w, wire);
+    if (wire->refusal == FT_REASON_VERSION) {
+        ft_write_number(&w, VERSION); /* lowest and highest */
+        ft_write_number(&w, VERSION);
+    } else if (wire->refusal == FT_REASON_INCOMPAT) {
+        w.key = FT_REFUSE_UNKNOWN;
+        ft_write_number(&w, wire->unknown_bits);
+    }
+    return ft_write_end(&w);
+}
+
+uint32_t ft_handshake_announce(const ft_wire *wire, uint8_t *out)
+{
+    ft_writer w = ft_write_map(out);
+    write_id(&w, wire);
+    write_text(&w, wire->facts->board);
+    ft_write_number(&w, ft_record_boots(wire));
+    return ft_write_end(&w);
+}

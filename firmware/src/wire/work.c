@@ -1,0 +1,358 @@
+/* What a model does for a task. Between two calls the core's work memory is idle: values and masks come into it and go from it.
+ * What must outlast a call lies behind the memory that this call works in. */
+#include "../bytes.h"
+#include "../op/pack.h"
+#include "service.h"
+
+enum { HEAD = 4, MASK_HEAD = 8, LAYER_HEAD = 8, SCORE = 12, F32 = 0, F16 = 1 };
+
+/* Memory of one task: what is not taken yet, up to the samples. */
+typedef struct {
+    ft_service *s;
+    const ft_wire_task *task;
+    ft_wire_reply *reply;
+    uint32_t at;
+} desk;
+
+static uint32_t work_start(const ft_service *s)
+{
+    const ft_memory *m = ft_memory_of(s->node);
+    return ft_align8(s->arena_at + m->node + m->weights + m->indices + m->statistics);
+}
+
+uint32_t ft_work_at(const ft_service *s, uint8_t kind)
+{
+    const uint32_t *work = ft_memory_of(s->node)->mode_work;
+    uint32_t busy = 0;
+    switch (kind) {
+    case FT_DO_EVALUATE:
+    case FT_DO_INFER:
+        busy = work[0];
+        break;
+    case FT_DO_MEASURE_BN:
+        busy = work[1];
+        break;
+    case FT_DO_TRAIN:
+        busy = work[2];
+        break;
+    case FT_DO_SCORE:
+        busy = work[3];
+        break;
+    default:
+        break;
+    }
+    return ft_align8(work_start(s) + busy);
+}
+
+/* NULL: there is no room for so many bytes, and the reply says so. */
+static void *take(desk *d, uint64_t bytes)
+{
+    uint32_t room = d->s->samples_at > d->at ? d->s->samples_at - d->at : 0;
+    void *at = d->s->memory + d->at;
+    if (bytes > room || ft_align8((uint32_t)bytes) > room) {
+        ft_service_no_room(d->reply, bytes > 0xFFFFFFFFu ? 0xFFFFFFFFu : (uint32_t)bytes, room);
+        return 0;
+    }
+    d->at += ft_align8((uint32_t)bytes);
+    return at;
+}
+
+static float *take_floats(desk *d, uint64_t count) { return take(d, count * sizeof(float)); }
+
+static bool check(desk *d, ft_status status)
+{
+    d->reply->status = (uint8_t)status;
+    return status == FT_OK;
+}
+
+static bool wrong(desk *d) { return ft_service_wrong(d->reply); }
+
+/* The task's object of this kind; NULL: there is none. */
+static const uint8_t *object(const desk *d, uint8_t kind, uint32_t *length)
+{
+    for (uint32_t i = 0; i < d->task->object_count; i++)
+        if (d->task->refs[i].kind == kind) {
+            *length = d->task->refs[i].length;
+            return d->task->objects[i];
+        }
+    return 0;
+}
+
+/* A vector's numbers: where they lie (every target is little-endian), halves made floats elsewhere. NULL: the reply says why. */
+static const float *vector(desk *d, const uint8_t *bytes, uint32_t length, uint32_t *count)
+{
+    if (length >= HEAD && bytes[0] == F32 && !(bytes[1] | bytes[2] | bytes[3]) && length % sizeof(float) == 0) {
+        *count = (length - HEAD) / (uint32_t)sizeof(float);
+        return (const float *)(const void *)(bytes + HEAD);
+    }
+    if (length >= HEAD && bytes[0] == F16 && !(bytes[1] | bytes[2] | bytes[3]) && length % 2 == 0) {
+        *count = (length - HEAD) / 2;
+        float *out = take_floats(d, *count);
+        if (out && *count)
+            ft_pack_restore(out, bytes + HEAD, FT_PACK_F16, 1, *count, 0);
+        return out;
+    }
+    wrong(d);
+    return 0;
+}
+
+static void give(desk *d, uint8_t kind, uint8_t form, const void *at, uint32_t count)
+{
+    d->reply->objects[d->reply->object_count++] = (ft_wire_source){{kind, {0}, 0}, form, at, count};
+}
+
+static uint32_t sample_count(const ft_service *s)
+{
+    ft_data data;
+    return ft_samples_own(s, &data)->count;
+}
+
+static uint32_t subset_count(const ft_service *s, uint32_t subset)
+{
+    ft_data data;
+    const ft_data *samples = ft_samples_own(s, &data);
+    return subset == FT_DATA_DEV ? samples->dev_count : samples->count;
+}
+
+/* -- install */
+
+static bool masks(desk *d, const uint8_t *bytes, uint32_t length)
+{
+    while (length) {
+        if (length < MASK_HEAD || ft_load_u32(bytes + 4) > length - MASK_HEAD)
+            return wrong(d);
+        uint32_t count = ft_load_u32(bytes + 4), encoding = bytes[2] | (uint32_t)bytes[3] << 8;
+        if (!check(d, ft_set_mask(d->s->node, ft_load_u16(bytes), encoding, bytes + MASK_HEAD, count))) {
+            ft_wire_fail(d->reply, (ft_status)d->reply->status, "the mask of layer % was refused", ft_load_u16(bytes), 0);
+            return false;
+        }
+        bytes += MASK_HEAD + count;
+        length -= MASK_HEAD + count;
+    }
+    return true;
+}
+
+static void install(desk *d)
+{
+    uint32_t length, count;
+    const uint8_t *bytes = object(d, FT_KIND_MASKS, &length);
+    const float *numbers;
+    if (bytes && !masks(d, bytes, length))
+        return;
+    bytes = object(d, FT_KIND_VALUES, &length);
+    if (!bytes) {
+        wrong(d);
+        return;
+    }
+    numbers = vector(d, bytes, length, &count);
+    if (!numbers || !check(d, ft_set_values(d->s->node, numbers, count)))
+        return;
+    bytes = object(d, FT_KIND_STATISTICS, &length);
+    if (bytes && (numbers = vector(d, bytes, length, &count)) != 0)
+        check(d, ft_set_stats(d->s->node, numbers, count));
+}
+
+/* -- measure_bn, evaluate: for the installed values, or each candidate in turn */
+
+typedef struct {
+    uint32_t subset, count; /* of candidates; 0: the installed values */
+    const float *thresholds;
+    float *installed;
+} pool;
+
+static bool open_pool(desk *d, pool *p)
+{
+    uint32_t n[2], length = 0, layers = ft_layer_count(d->s->node), values = ft_value_count(d->s->node);
+    const uint8_t *bytes = object(d, FT_KIND_CANDIDATES, &length);
+    if (!ft_wire_numbers(d->task, "ii", n) || (n[1] > 0) != (bytes != 0)
+        || (uint64_t)n[1] * layers * sizeof(float) != length || (n[1] && !layers))
+        return wrong(d);
+    p->subset = n[0];
+    p->count = n[1];
+    p->thresholds = (const float *)(const void *)bytes;
+    p->installed = 0;
+    if (!p->count)
+        return true;
+    p->installed = take_floats(d, values);
+    return p->installed && check(d, ft_get_values(d->s->node, p->installed, values));
+}
+
+static uint32_t rows(const pool *p) { return p->count ? p->count : 1; }
+
+static bool choose(desk *d, const pool *p, uint32_t row)
+{
+    uint32_t layers = ft_layer_count(d->s->node);
+    return !p->count || check(d, ft_set_thresholds(d->s->node, p->thresholds + row * layers, layers));
+}
+
+/* Back to the installed values, whatever happened. */
+static void close_pool(desk *d, const pool *p)
+{
+    ft_status status = p->count ? ft_set_values(d->s->node, p->installed, ft_value_count(d->s->node)) : FT_OK;
+    if (!d->reply->status)
+        check(d, status);
+}
+
+static void measure(desk *d)
+{
+    pool p;
+    uint32_t floats = ft_stat_count(d->s->node), samples = 0;
+    if (!open_pool(d, &p))
+        return;
+    float *moments = take_floats(d, (uint64_t)rows(&p) * floats);
+    if (!moments)
+        return;
+    memset(moments, 0, rows(&p) * floats * sizeof *moments);
+    for (uint32_t row = 0; row < rows(&p) && choose(d, &p, row); row++)
+        if (!check(d, ft_measure_bn(d->s->node, p.subset, moments + row * floats, floats, &samples)))
+            break;
+    close_pool(d, &p);
+    ft_wire_add_integer(d->reply, samples);
+    give(d, FT_KIND_MOMENTS, FT_WIRE_F32, moments, rows(&p) * floats);
+}
+
+static void evaluate(desk *d)
+{
+    pool p;
+    uint32_t floats = ft_stat_count(d->s->node), length, count = 0;
+    const float *stats = 0;
+    ft_score_sum sum = {0};
+    if (!open_pool(d, &p))
+        return;
+    const uint8_t *bytes = object(d, FT_KIND_STATISTICS, &length);
+    if (bytes && !(stats = vector(d, bytes, length, &count)))
+        return;
+    if (bytes && count != (uint64_t)rows(&p) * floats) {
+        wrong(d);
+        return;
+    }
+    float *before = take_floats(d, floats);
+    uint8_t *scores = take(d, (uint64_t)rows(&p) * SCORE);
+    if (!before || !scores || !check(d, ft_get_stats(d->s->node, before, floats)))
+        return;
+    for (uint32_t row = 0; row < rows(&p) && choose(d, &p, row); row++) {
+        if (stats && !check(d, ft_set_stats(d->s->node, stats + row * floats, floats)))
+            break;
+        if (!check(d, ft_evaluate(d->s->node, p.subset, &sum)))
+            break;
+        memcpy(scores + row * SCORE, &sum.loss_sum, sizeof sum.loss_sum);
+        memcpy(scores + row * SCORE + sizeof sum.loss_sum, &sum.correct, sizeof sum.correct);
+    }
+    ft_set_stats(d->s->node, before, floats);
+    close_pool(d, &p);
+    ft_wire_add_integer(d->reply, subset_count(d->s, p.subset));
+    give(d, FT_KIND_SCORES, FT_WIRE_BYTES, scores, rows(&p) * SCORE);
+}
+
+/* -- train, score, infer */
+
+static void train(desk *d)
+{
+    ft_node *node = d->s->node;
+    ft_train_task task;
+    ft_score_sum sum;
+    uint32_t n[6], values = ft_value_count(node), floats = ft_stat_count(node), start = work_start(d->s);
+    if (!ft_wire_numbers(d->task, "iifffi", n) || n[5] > F16) {
+        wrong(d);
+        return;
+    }
+    task.epochs = n[0];
+    task.seed = n[1];
+    memcpy(&task.lr, n + 2, sizeof task.lr);
+    memcpy(&task.momentum, n + 3, sizeof task.momentum);
+    memcpy(&task.weight_decay, n + 4, sizeof task.weight_decay);
+    uint32_t moments_at = d->at;
+    d->at = start;
+    float *trained = take_floats(d, values); /* from idle memory: filled when training is over */
+    if (!trained)
+        return;
+    d->at = d->at > moments_at ? d->at : moments_at;
+    float *moments = take_floats(d, floats);
+    if (!moments || !check(d, ft_train(node, &task, &sum, moments, floats))
+        || !check(d, ft_get_values(node, trained, values)))
+        return;
+    ft_wire_add_integer(d->reply, sample_count(d->s));
+    ft_wire_add_integer(d->reply, sum.samples);
+    ft_wire_add_integer(d->reply, sum.correct);
+    ft_wire_add_double(d->reply, sum.loss_sum);
+    give(d, FT_KIND_VALUES, n[5] ? FT_WIRE_F16 : FT_WIRE_F32, trained, values);
+    give(d, FT_KIND_MOMENTS, FT_WIRE_F32, moments, floats);
+}
+
+static void score(desk *d)
+{
+    uint32_t at = 0, batches, seed, layer, k, found;
+    uint8_t *first = take(d, 0);
+    const ft_topk_entry *entries;
+    if (!first || !ft_wire_integer(d->task, &at, &batches) || !ft_wire_integer(d->task, &at, &seed)) {
+        wrong(d);
+        return;
+    }
+    uint32_t begin = d->at;
+    while (!ft_wire_no_more(d->task, at)) {
+        if (!ft_wire_integer(d->task, &at, &layer) || !ft_wire_integer(d->task, &at, &k) || layer > 0xFFFF) {
+            wrong(d);
+            return;
+        }
+        if (!check(d, ft_score(d->s->node, layer, k, batches, seed, &entries, &found)))
+            return;
+        uint8_t *out = take(d, LAYER_HEAD + (uint64_t)found * sizeof *entries);
+        if (!out)
+            return;
+        const uint32_t head[] = {layer, found};
+        memcpy(out, head, LAYER_HEAD);
+        memcpy(out + LAYER_HEAD, entries, found * sizeof *entries);
+    }
+    ft_wire_add_integer(d->reply, sample_count(d->s));
+    give(d, FT_KIND_TOPK, FT_WIRE_BYTES, first, d->at - begin);
+}
+
+static void infer(desk *d)
+{
+    uint32_t count, length, floats = ft_input_size(d->s->node), classes = ft_class_count(d->s->node);
+    const uint8_t *bytes = object(d, FT_KIND_SAMPLES, &length);
+    ft_shard shard;
+    if (!bytes || !ft_wire_numbers(d->task, "i", &count)
+        || !ft_shard_open(&shard, bytes, length, floats, false) || shard.count != count || !ft_shard_check(&shard, floats)) {
+        wrong(d);
+        return;
+    }
+    float *x = take_floats(d, floats), *logits = take_floats(d, (uint64_t)count * classes);
+    if (!x || !logits)
+        return;
+    for (uint32_t i = 0; i < count; i++) {
+        ft_shard_read(&shard, i, floats, x);
+        if (!check(d, ft_infer(d->s->node, x, logits + i * classes)))
+            return;
+    }
+    give(d, FT_KIND_LOGITS, FT_WIRE_F32, logits, count * classes);
+}
+
+void ft_work_do(ft_service *s, const ft_wire_task *task, ft_wire_reply *reply)
+{
+    desk d = {s, task, reply, ft_work_at(s, task->kind)};
+    for (uint32_t i = 0; i < task->object_count; i++)
+        d.at += ft_align8(task->refs[i].length);
+    switch (task->kind) {
+    case FT_DO_INSTALL:
+        install(&d);
+        break;
+    case FT_DO_MEASURE_BN:
+        measure(&d);
+        break;
+    case FT_DO_EVALUATE:
+        evaluate(&d);
+        break;
+    case FT_DO_TRAIN:
+        train(&d);
+        break;
+    case FT_DO_SCORE:
+        score(&d);
+        break;
+    case FT_DO_INFER:
+        infer(&d);
+        break;
+    default:
+        ft_wire_fail(reply, FT_ERR_UNSUPPORTED, "this node does not know task %", task->kind, 0);
+    }
+}
