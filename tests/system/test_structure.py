@@ -47,8 +47,8 @@ HEAVY = {
 }  # fmt: skip
 QUICK = {"__init__", "cli", "config", "progress", "runfolder", "federation", "pruning", "data", "journal", "experiment"}
 
-# Lower knows nothing of higher: op <- train, bn, topk, mask <- node <- port. The wire asks the core by its public header;
-# it shares bytes and packing with it and nothing else, and the core knows nothing of the wire.
+# Lower knows nothing of higher: op <- train, bn, topk, mask <- node <- port. The wire asks the core by its public
+# header; it shares bytes and packing with it and nothing else, and the core knows nothing of the wire.
 BASE = {"bytes", "num", "mask", "blob"}
 MIDDLE = {"place", "plan", "bank", "keep", "net", "backward", "train", "bn", "topk"}
 MAY_INCLUDE = {
