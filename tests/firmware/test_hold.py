@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from fedtiny.bench import builds, counting
 from fedtiny.bench.cases import Case
@@ -16,8 +17,9 @@ from fedtiny.emulation import missing_packages
 from fedtiny_export.blob import write_blob
 from fedtiny_export.core import CoreNode, NodeConfig, _library, _Memory, plan
 from fedtiny_export.masks import encode_mask
+from fedtiny_export.torch_in import from_torch
 
-from .nets import ALL_MODES, make, random_masks, random_samples
+from .nets import ALL_MODES, INPUT, make, random_masks, random_samples
 from .test_high_water import marks
 
 NET = "conv over rows of 14"
@@ -112,6 +114,15 @@ def test_the_plan_of_layers_held_whole_is_what_a_node_touches(modes: tuple[str, 
     settings = config(modes=modes, **knobs)
     peak = plan(blob(0.9), settings).peak
     assert marks(blob(0.9), settings, make(NET)[1], (peak,)) == [peak]
+
+
+def test_a_net_without_weights_holds_none() -> None:
+    net = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = from_torch(net, INPUT)
+    settings = config(modes=("train",))
+    packed = write_blob(model.graph, model.arrays, {})
+    peak = plan(packed, settings).peak
+    assert marks(packed, settings, model, (peak,)) == [peak]
 
 
 def test_another_form_is_refused() -> None:
