@@ -32,27 +32,42 @@ ft_taps ft_net_conv_taps(const ft_net *net, const ft_op *op, const ft_conv *c, f
     return taps;
 }
 
-void ft_net_build_indices(ft_net *net, uint32_t param, ft_mask *mask)
+/* Of the layer that a parameter belongs to; a linear one is a 1x1 convolution of 1x1 maps. */
+static ft_conv geometry(const ft_net *net, uint32_t param)
+{
+    const ft_conv linear = {.kh = 1, .kw = 1, .sh = 1, .sw = 1, .plane = 1};
+    ft_op op = ft_blob_op(&net->blob, ft_blob_user(&net->blob, param));
+    return op.kind == FT_OP_CONV2D ? ft_plan_conv(&net->blob, &op) : linear;
+}
+
+static void sparse_indices(ft_net *net, uint32_t param, ft_mask *mask, uint16_t *counts)
 {
     ft_param p = ft_blob_param(&net->blob, param);
-    ft_op op = ft_blob_op(&net->blob, ft_blob_user(&net->blob, param));
-    ft_conv conv = {0};
-    if (op.kind == FT_OP_CONV2D)
-        conv = ft_plan_conv(&net->blob, &op);
+    ft_conv c = geometry(net, param);
     uint32_t row_len = p.elements / p.dim[0], index, live = 0;
-    uint16_t *counts = net->indices + net->layout.slots[param].index_at;
-    if (!mask) {
-        for (uint32_t i = 0; i < row_len; i++)
-            counts[i] = (uint16_t)(op.kind == FT_OP_CONV2D ? ft_conv_position(&conv, i) : i);
-        return;
-    }
     memset(counts, 0, p.dim[0] * sizeof *counts);
     while (ft_mask_next(mask, &index)) {
-        uint32_t element = index % row_len;
         counts[index / row_len]++;
-        counts[p.dim[0] + live++] = (uint16_t)(op.kind == FT_OP_CONV2D ? ft_conv_position(&conv, element) : element);
+        counts[p.dim[0] + live++] = (uint16_t)ft_conv_position(&c, index % row_len);
     }
     net->layout.slots[param].live = live;
+}
+
+void ft_net_positions(const ft_net *net, uint32_t param, uint16_t *positions)
+{
+    ft_param p = ft_blob_param(&net->blob, param);
+    ft_conv c = geometry(net, param);
+    for (uint32_t i = 0; i < p.elements / p.dim[0]; i++)
+        positions[i] = (uint16_t)ft_conv_position(&c, i);
+}
+
+void ft_net_build_indices(ft_net *net, uint32_t param, ft_mask *mask)
+{
+    uint16_t *counts = net->indices + net->layout.slots[param].index_at;
+    if (mask)
+        sparse_indices(net, param, mask, counts);
+    else
+        ft_net_positions(net, param, counts);
 }
 
 static uint32_t placed_batch(const ft_net *net, ft_pass pass)

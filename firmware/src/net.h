@@ -29,6 +29,7 @@ typedef struct {
     uint32_t samples;
 } ft_moments;
 
+void ft_net_positions(const ft_net *net, uint32_t param, uint16_t *positions); /* of every element of a row */
 void ft_net_build_indices(ft_net *net, uint32_t param, ft_mask *mask); /* mask NULL: the layer is dense */
 float *ft_net_input(const ft_net *net, ft_pass pass);
 float *ft_net_output(const ft_net *net, ft_pass pass);

@@ -373,47 +373,44 @@ static void place_steps(ft_layout *layout, const ft_blob *blob, const ft_config 
     }
 }
 
-/* The worst mode's work by kind, so that the kinds add up to the peak. Sums are in 64 bits: a hostile blob may be huge. */
+/* The worst mode's work by kind, so that the kinds add up to the peak. Counted in pairs of bytes: tensors take less than 2^30
+ * bytes three times over, and so 32 bits hold every sum. */
 static ft_status add_up(ft_layout *layout, const ft_blob *blob, const ft_config *config, uint32_t node_bytes)
 {
     ft_memory *m = &layout->memory;
-    uint64_t lasting, work[4], worst = 0, values = 4ull * layout->value_count, mb = config->micro_batch;
-    uint64_t topk = layout->row_positions ? 4ull * layout->tile_floats + 2ull * layout->row_positions + 8ull * config->topk_max
-                                          : 0;
-    uint64_t trained = values - 4ull * ft_plan_first_value(layout);
-    uint64_t momentum = config->plain_sgd ? 0 : trained, gradients = config->layerwise ? 0 : trained;
     /* what a placement takes without its last kinds may, by the luck of the order, be more than with them */
-    uint32_t total = layout->train_floats, acts = smaller(layout->activation_floats, total);
+    uint32_t total = layout->train_floats, acts = smaller(layout->activation_floats, total), worst = 0;
     uint32_t by_layer = smaller(larger(layout->gradient_floats, acts), total) - acts;
-    uint64_t activations[4] = {4ull * layout->forward_floats, 4ull * layout->forward_floats * mb, 4ull * acts, 4ull * acts};
-    uint64_t training_scratch = 4ull * (total - acts - by_layer);
-    uint64_t scratch[4] = {4ull * layout->scratch_one, 4ull * layout->scratch_batch, training_scratch, training_scratch};
-    int worst_mode = -1;
+    uint32_t trained = layout->value_count - ft_plan_first_value(layout);
     m->node = node_bytes + ft_plan_table_bytes(blob) + layout->label_bytes;
-    m->weights = (uint32_t)values;
+    m->weights = 4 * layout->value_count;
     m->indices = 2 * layout->index_count;
     m->statistics = 4 * (layout->stat_count + layout->kept_count);
-    lasting = (uint64_t)m->node + m->weights + m->indices + m->statistics;
-    for (int mode = 0; mode < 4; mode++) {
-        work[mode] = 0;
-        if (config->modes >> mode & 1) {
-            work[mode] = activations[mode] + scratch[mode] + (mode >= 2 ? 4ull * by_layer : 0)
-                         + (mode == 2 ? gradients + momentum : 0) + (mode == 3 ? topk : 0);
-            if (work[mode] > worst || worst_mode < 0) {
-                worst = work[mode];
-                worst_mode = mode;
-            }
-        }
-        if (lasting + work[mode] > 0x7FFFFFFFu)
+    uint32_t lasting = (m->node + m->weights + m->indices + m->statistics) / 2;
+    for (uint32_t mode = 0; mode < 4; mode++) {
+        bool both = mode >= 2, trains = mode == 2; /* forward and backward; that and steps */
+        uint32_t activations = both ? acts : layout->forward_floats * (mode ? config->micro_batch : 1u);
+        uint32_t scratch = both ? total - acts - by_layer : mode ? layout->scratch_batch : layout->scratch_one;
+        uint32_t gradients = (both ? by_layer : 0) + (trains && !config->layerwise ? trained : 0);
+        uint32_t momentum = trains && !config->plain_sgd ? trained : 0, topk = 0;
+        if (mode == 3 && layout->row_positions)
+            topk = 2 * layout->tile_floats + layout->row_positions + 4 * config->topk_max;
+        uint32_t work = 2 * (activations + scratch + gradients + momentum) + topk;
+        if (!(config->modes >> mode & 1))
+            continue;
+        if (lasting + work > 0x3FFFFFFFu)
             return FT_ERR_UNSUPPORTED;
-        m->mode_work[mode] = (uint32_t)work[mode];
+        m->mode_work[mode] = 2 * work;
+        if (work <= worst)
+            continue;
+        worst = work;
+        m->activations = 4 * activations;
+        m->scratch = 4 * scratch;
+        m->gradients = 4 * gradients;
+        m->momentum = 4 * momentum;
+        m->topk = 2 * topk;
     }
-    m->activations = (uint32_t)activations[worst_mode];
-    m->scratch = (uint32_t)scratch[worst_mode];
-    m->gradients = (worst_mode >= 2 ? 4 * by_layer : 0) + (worst_mode == 2 ? (uint32_t)gradients : 0);
-    m->momentum = worst_mode == 2 ? (uint32_t)momentum : 0;
-    m->topk = worst_mode == 3 ? (uint32_t)topk : 0;
-    m->peak = (uint32_t)larger((uint32_t)(lasting + worst), node_bytes + ft_plan_bytes(blob));
+    m->peak = larger(2 * (lasting + worst), node_bytes + ft_plan_bytes(blob));
     return FT_OK;
 }
 

@@ -96,11 +96,7 @@ ft_status ft_topk_score(ft_net *net, const ft_data *data, uint32_t param, uint32
     float *tile = (float *)(void *)(heap + net->config.topk_max);
     uint16_t *positions = (uint16_t *)(void *)(tile + net->layout.tile_floats);
     uint32_t tile_rows = ft_plan_tile_rows(net->config.score_tile_bytes, row_len, p.dim[0]);
-    ft_conv conv = {0};
-    if (op.kind == FT_OP_CONV2D)
-        conv = ft_plan_conv(&net->blob, &op);
-    for (uint32_t i = 0; i < row_len; i++)
-        positions[i] = (uint16_t)(op.kind == FT_OP_CONV2D ? ft_conv_position(&conv, i) : i);
+    ft_net_positions(net, param, positions);
     most = data->count / net->config.micro_batch;
     if (batches > most)
         batches = most ? most : 1;
