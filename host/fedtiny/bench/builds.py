@@ -72,7 +72,7 @@ def flash_bytes(target: str, build: Build, folder: Path) -> int:
     """Code and constants of an image with every public call of the core and start-up code, without a wire."""
     board = board_of(target)
     start = ("port/qemu/start_cortexm.c", "port/freestanding/memory.c")
-    bare = board.model_copy(update={"toolchain": board.toolchain.model_copy(update={"sources": start})})
+    bare = board.model_copy(update={"tools": board.toolchain.model_copy(update={"sources": start})})
     out = folder / f"flash-{target}-{build.name}.elf"
     sources = [HERE / "flash.c", *core(target, build)]
     emulation.build(bare, sources, out=out, optimise=OPTIMISE, flags=build.flags)
