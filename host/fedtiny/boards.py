@@ -193,7 +193,7 @@ def root() -> Path:
 
 
 def board_files(own: Path | None = None) -> dict[str, Path]:
-    """Boards by name: the package's and those in `own`, or in ./boards. Raises ConfigError for a name that both have."""
+    """By name: the package's boards and those in `own` or ./boards. Raises ConfigError for a name that both have."""
     shipped = root() / "boards"
     if own is not None and not own.is_dir():
         raise ConfigError(f"{own} is no folder. Name the folder that holds your boards' .toml files.")

@@ -173,6 +173,77 @@ def print_devices(rows: Sequence[dict[str, Any]]) -> None:
             console.print(Text(row["problem"]))
 
 
+def _columns(*names: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def print_boards(rows: Sequence[dict[str, Any]]) -> None:
+    """What `fedtiny boards` lists."""
+    table = _columns("board", "chip", "core", "FPU", "flash", "RAM, by bank", "built by", "emu")
+    for column in (0, 2, 6):
+        table.columns[column].no_wrap = True
+    for row in rows:
+        banks = " + ".join(f"{size(count)} {name}" for name, count in row["banks"].items())
+        flash = size(row["flash_bytes"]) if row["flash_bytes"] else "-"
+        emulated = "yes" if row["emulated"] else ""
+        table.add_row(
+            row["board"], row["mcu"], row["core"], row["fpu"], flash, banks or "-", row["built_by"], emulated
+        )  # fmt: skip
+    console = Console(highlight=False)
+    console.print(table)
+    for row in rows:
+        if row["no_training"]:
+            console.print(f"{row['board']} infers; it is not to train: {row['no_training']}.")
+
+
+def print_flashed(rows: Sequence[dict[str, Any]]) -> None:
+    """What became of each board of `fedtiny flash`."""
+    table = _columns("board", "serial number", "port", "tool", "tries", "state", "firmware")
+    for row in rows:
+        state = {"failed": "[red]failed[/]", "answers": "[green]answers[/]"}.get(row["state"], row["state"])
+        firmware = (row["firmware"] or "-")[:8]
+        table.add_row(
+            row["board"], row["serial"] or "-", row["port"] or "-", row["tool"], str(row["tries"]), state, firmware
+        )
+    Console(highlight=False).print(table)
+
+
+def print_scanned(rows: Sequence[dict[str, Any]]) -> None:
+    """What `fedtiny fleet scan` found."""
+    if not rows:
+        print("No USB device is plugged in that is a known board or has a serial port.")
+        return
+    table = _columns("USB", "serial number", "port", "may be", "answers")
+    for row in rows:
+        answer = f"[green]{row['node']} on {row['board']}[/]" if row["board"] else "-"
+        table.add_row(
+            f"{row['usb']} {row['product']}", row["serial"] or "-", row["port"] or "-", ", ".join(row["may_be"]) or "-",
+            answer,
+        )  # fmt: skip
+    console = Console(highlight=False)
+    console.print(table)
+    for row in rows:
+        if row["problem"]:
+            console.print(Text(row["problem"]))
+
+
+def print_checks(rows: Sequence[dict[str, Any]], mends: Sequence[str]) -> None:
+    """What `fedtiny doctor` found, and the commands that mend it."""
+    table = _columns("", "what", "for", "found")
+    for row in rows:
+        mark = "[green]ok[/]" if row["good"] else "[red]missing[/]"
+        table.add_row(mark, row["what"], row["wanted_for"], Text(row["found"]))
+    console = Console(highlight=False)
+    console.print(table)
+    if mends:
+        console.print("\nWhat mends it:")
+        for line in mends:
+            console.print(Text(f"  {line}"), soft_wrap=True)
+
+
 def _profile(word: str) -> str:
     return "[bold red]plain[/]" if word == "plain" else word
 

@@ -86,5 +86,7 @@ def test_the_reason_of_a_reset_is_told_by_its_number(flags: str, reason: int, ch
 
 
 def test_the_record_goes_through_both_sectors_of_flash_by_its_rules(chip: Path) -> None:
-    """1,024 records an erasure; no other sector is touched; bits go from 1 to 0, in words, unlocked; what stays locked changes nothing."""
+    """1,024 records an erasure; no other sector is touched; bits go from 1 to 0, in words, unlocked; what stays locked
+    changes nothing.
+    """
     assert said(chip, "record", "2060") == "bad 0 erased 3 misused 0 locked 1 refused 1 left start 2059"
