@@ -216,13 +216,12 @@ def print_scanned(rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
         print("No USB device is plugged in that is a known board or has a serial port.")
         return
-    table = _columns("USB", "serial number", "port", "may be", "answers")
+    table = _columns("port", "answers", "serial number", "USB", "may be")
+    table.columns[1].no_wrap = True
     for row in rows:
         answer = f"[green]{row['node']} on {row['board']}[/]" if row["board"] else "-"
-        table.add_row(
-            f"{row['usb']} {row['product']}", row["serial"] or "-", row["port"] or "-", ", ".join(row["may_be"]) or "-",
-            answer,
-        )  # fmt: skip
+        device, may_be = f"{row['usb']} {row['product']}", ", ".join(row["may_be"]) or "-"
+        table.add_row(row["port"] or "-", answer, row["serial"] or "-", device, may_be)
     console = Console(highlight=False)
     console.print(table)
     for row in rows:
