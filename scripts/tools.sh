@@ -5,7 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 wanted=$(sed -n 's/^packages = \[\(.*\)\].*/\1/p' boards/qemu-*.toml | tr -d '" ' | tr ',' '\n' | sort -u)
-wanted="$wanted clang mosquitto libmosquitto-dev"
+wanted="$wanted clang mosquitto libmosquitto-dev cppcheck"
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
     echo "tools: tests on emulated boards need these packages of Debian, or your system's like them:" $wanted >&2

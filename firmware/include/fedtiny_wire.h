@@ -106,7 +106,6 @@ typedef struct {
 
 typedef struct {
     uint8_t status; /* ft_status */
-    bool untouched; /* the task left all memory where objects lie as it was: what came of another object stays good */
     uint8_t object_count;
     uint8_t result_bytes;
     uint8_t results[FT_WIRE_RESULTS]; /* CBOR, see ft_wire_add_integer */
@@ -136,10 +135,9 @@ typedef struct {
 
 typedef struct { /* an object on its way in, kept when a session ends */
     ft_wire_ref ref;
-    uint16_t block_bytes; /* 0: unused */
+    uint16_t block_bytes; /* 0: nothing is to come */
     uint8_t *at;
     uint32_t base; /* all blocks below are there */
-    uint64_t have; /* bit i: block base + i is there too */
 } ft_wire_download;
 
 typedef struct {
@@ -159,18 +157,23 @@ typedef struct {
     uint8_t up[FT_WIRE_KEY], down[FT_WIRE_KEY];
 } ft_wire_session;
 
-typedef struct { /* blocks of one object; bits count from the base of its download */
-    uint64_t asked, again, to_ask; /* in flight; in flight for another time; to be asked for in the next REQUEST */
-    uint32_t mark; /* blocks from here on were asked for after those of `again` */
-    uint32_t at_ms, wait_ms;
+enum { FT_WIRE_SPAN = 64, FT_WIRE_QUEUE = 128 };
+
+typedef struct { /* the download under way */
+    uint8_t current;              /* whose blocks are known */
+    uint8_t blocks[FT_WIRE_SPAN]; /* what is known of block n, from its base on: at n mod FT_WIRE_SPAN */
+    uint8_t flight;               /* blocks asked for, or about to be */
     uint8_t tries;
     bool waiting;
+    uint32_t next; /* the first block never asked for */
+    uint32_t mark; /* blocks from here on were asked for after those that were asked for again */
+    uint32_t at_ms, wait_ms;
 } ft_wire_fetch;
 
-typedef struct { /* blocks that the host asked for: bit i: base + i */
+typedef struct { /* blocks from base to below end of one object that the host asked for: a bit at n mod FT_WIRE_QUEUE */
     uint8_t object;
-    uint32_t base;
-    uint64_t bits[2];
+    uint32_t base, end;
+    uint8_t bits[FT_WIRE_QUEUE / 8];
 } ft_wire_queue;
 
 typedef struct {
@@ -183,14 +186,13 @@ typedef struct {
     ft_wire_session session;
     uint8_t state;                  /* of the task */
     uint8_t current;                /* its object on the way */
-    uint8_t slots[FT_WIRE_OBJECTS]; /* downloads of its objects */
-    bool damaged;                   /* an object came with a wrong hash */
+    uint8_t damaged;                /* bit i: object i came with a wrong hash */
     ft_wire_task task;
     ft_wire_reply reply;
     ft_wire_download downloads[FT_WIRE_OBJECTS];
     ft_wire_fetch fetch;
     ft_wire_queue queue;
-    uint16_t wants; /* frames to send, a bit each */
+    uint8_t wants; /* frames to send, a bit each */
     uint8_t refusal;
     uint32_t unknown_bits;
     uint32_t announce_at;
@@ -213,7 +215,9 @@ void ft_wire_log(ft_wire *wire, const char *text); /* a line for the host's log;
 const char *ft_wire_device(const ft_wire *wire); /* the id that counts now: MQTT topics, logs */
 bool ft_wire_enrolled(const ft_wire *wire);
 
-/* For tasks: the next parameter; false at the end, or where it is no u32, no binary32. *at starts at 0. */
+/* For tasks: all parameters at once, when they are what form says, a letter each: i an integer, f a float, whose bits out gets. */
+bool ft_wire_numbers(const ft_wire_task *task, const char *form, uint32_t *out);
+/* Or one by one: the next parameter; false at the end, or where it is no u32, no binary32. *at starts at 0. */
 bool ft_wire_integer(const ft_wire_task *task, uint32_t *at, uint32_t *value);
 bool ft_wire_float(const ft_wire_task *task, uint32_t *at, float *value);
 bool ft_wire_no_more(const ft_wire_task *task, uint32_t at); /* all were read */

@@ -84,6 +84,35 @@ float ft_blob_value(const ft_blob *blob, const ft_param *param, uint32_t live_in
     return ft_load_f32(blob->bytes + param->values_at + 4 * live_index);
 }
 
+uint32_t ft_blob_user(const ft_blob *blob, uint32_t param)
+{
+    for (uint32_t i = 0; i < blob->ops; i++) {
+        ft_op op = ft_blob_op(blob, i);
+        for (int k = 0; k < 4; k++)
+            if (op.param[k] == param)
+                return i;
+    }
+    return FT_NONE;
+}
+
+uint32_t ft_blob_writer(const ft_blob *blob, uint32_t tensor)
+{
+    for (uint32_t i = 0; i < blob->ops; i++)
+        if (ft_blob_op(blob, i).out == tensor)
+            return i;
+    return FT_NONE;
+}
+
+uint32_t ft_blob_readers(const ft_blob *blob, uint32_t tensor)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < blob->ops; i++) {
+        ft_op op = ft_blob_op(blob, i);
+        count += (uint32_t)(op.in[0] == tensor) + (op.in[1] == tensor);
+    }
+    return count;
+}
+
 static bool inside(const ft_blob *blob, uint32_t at, uint32_t count, uint32_t each)
 {
     return at % 4 == 0 && at >= HEADER && at <= blob->size && count <= (blob->size - at) / each;
@@ -121,14 +150,6 @@ static ft_status check_param(const ft_blob *blob, uint32_t index)
     return FT_OK;
 }
 
-static bool is_vector(const ft_blob *blob, uint16_t index, uint8_t role, uint16_t length)
-{
-    if (index >= blob->params)
-        return false;
-    ft_param p = ft_blob_param(blob, index);
-    return p.role == role && p.ndim == 1 && p.dim[0] == length;
-}
-
 /* Output size of a sliding window along one axis; 0 when the window does not fit. */
 static uint32_t window_count(uint32_t size, uint32_t before, uint32_t after, uint32_t kernel, uint32_t stride)
 {
@@ -142,24 +163,50 @@ static bool window_matches(const ft_op *op, ft_shape in, ft_shape out)
            && window_count(in.w, op->pl, op->pr, op->kw, op->sw) == out.w;
 }
 
-static ft_status check_weighted(const ft_blob *blob, const ft_op *op, ft_shape in, ft_shape out)
+/* What each kind of operator has besides an input (an add: two) and an output. */
+enum { SAME = 1, FLAT = 2, WINDOWED = 4, POOLED = 8, NORM = 16, GROUPED = 32 };
+typedef struct {
+    uint8_t roles[4]; /* of its parameters, 0: none; a bias may be left out */
+    uint8_t rules;
+} kind_rules;
+
+static const kind_rules rules_of[] = {
+    [FT_OP_CONV2D] = {{FT_ROLE_WEIGHT, FT_ROLE_BIAS}, WINDOWED | GROUPED},
+    [FT_OP_LINEAR] = {{FT_ROLE_WEIGHT, FT_ROLE_BIAS}, FLAT},
+    [FT_OP_BATCHNORM] = {{FT_ROLE_GAMMA, FT_ROLE_BETA, FT_ROLE_MEAN, FT_ROLE_VAR}, SAME | NORM},
+    [FT_OP_GROUPNORM] = {{FT_ROLE_GAMMA, FT_ROLE_BETA}, SAME | NORM | GROUPED},
+    [FT_OP_RELU] = {{0}, SAME},
+    [FT_OP_RELU6] = {{0}, SAME},
+    [FT_OP_MAXPOOL] = {{0}, WINDOWED | POOLED},
+    [FT_OP_AVGPOOL] = {{0}, WINDOWED | POOLED},
+    [FT_OP_ADD] = {{0}, SAME},
+    [FT_OP_FLATTEN] = {{0}, FLAT},
+};
+
+static bool same_shape(ft_shape a, ft_shape b) { return a.c == b.c && a.h == b.h && a.w == b.w; }
+
+/* May an operator of so many output channels have this parameter in this role? */
+static bool param_fits(const ft_blob *blob, uint32_t index, uint8_t role, uint32_t channels)
 {
-    if (op->param[0] >= blob->params)
-        return FT_ERR_BLOB;
+    if (index == FT_NONE)
+        return role == 0 || role == FT_ROLE_BIAS;
+    if (index >= blob->params)
+        return false;
+    ft_param p = ft_blob_param(blob, index);
+    return p.role == role && p.dim[0] == channels && (role == FT_ROLE_WEIGHT || p.ndim == 1);
+}
+
+static bool is_eps(float eps) { return eps > 0.0f && eps <= 1.0f; }
+
+static ft_status check_weight(const ft_blob *blob, const ft_op *op, ft_shape in, ft_shape out)
+{
     ft_param w = ft_blob_param(blob, op->param[0]);
-    if (w.role != FT_ROLE_WEIGHT || w.dim[0] != out.c)
-        return FT_ERR_BLOB;
-    if (op->param[1] != FT_NONE && !is_vector(blob, op->param[1], FT_ROLE_BIAS, out.c))
-        return FT_ERR_BLOB;
-    if (op->param[2] != FT_NONE || op->param[3] != FT_NONE)
-        return FT_ERR_BLOB;
-    if (op->eps != 0.0f
-        && !(op->kind == FT_OP_CONV2D && ft_load_u16(blob->bytes + 6) == STANDARDISES && op->eps > 0.0f && op->eps <= 1.0f))
+    bool may_standardise = op->kind == FT_OP_CONV2D && ft_load_u16(blob->bytes + 6) == STANDARDISES;
+    if (op->eps != 0.0f && !(may_standardise && is_eps(op->eps)))
         return FT_ERR_BLOB;
     if (op->kind == FT_OP_LINEAR)
-        return w.ndim == 2 && out.h == 1 && out.w == 1 && in.h == 1 && in.w == 1 && w.dim[1] == in.c ? FT_OK : FT_ERR_BLOB;
-    if (w.ndim != 4 || op->groups == 0 || in.c % op->groups || out.c % op->groups || w.dim[1] != in.c / op->groups
-        || w.dim[2] != op->kh || w.dim[3] != op->kw || !window_matches(op, in, out))
+        return w.ndim == 2 && in.h == 1 && in.w == 1 && w.dim[1] == in.c ? FT_OK : FT_ERR_BLOB;
+    if (w.ndim != 4 || out.c % op->groups || w.dim[1] != in.c / op->groups || w.dim[2] != op->kh || w.dim[3] != op->kw)
         return FT_ERR_BLOB;
     /* positions inside one group's padded input, and the count of a row's live weights, are u16 (conv.h) */
     uint32_t phases = (uint32_t)(op->sh < op->kh ? op->sh : op->kh) * (op->sw < op->kw ? op->sw : op->kw);
@@ -167,64 +214,44 @@ static ft_status check_weighted(const ft_blob *blob, const ft_op *op, ft_shape i
     return plane * w.dim[1] <= 65535u && plane * in.c <= 1u << 26 ? FT_OK : FT_ERR_UNSUPPORTED;
 }
 
+/* Is this tensor the input or what an earlier operator gives? */
+static bool is_known(const ft_blob *blob, uint32_t tensor, uint32_t index)
+{
+    return tensor < blob->tensors && (tensor == blob->input || ft_blob_writer(blob, tensor) < index);
+}
+
 static ft_status check_op(const ft_blob *blob, uint32_t index)
 {
     ft_op op = ft_blob_op(blob, index);
-    uint32_t inputs = op.kind == FT_OP_ADD ? 2 : 1;
+    bool adds = op.kind == FT_OP_ADD;
     if (op.flags & ~FT_FLAG_COUNT_PAD || (op.flags && op.kind != FT_OP_AVGPOOL))
         return FT_ERR_BLOB;
-    if (op.out >= blob->tensors || op.out == blob->input || op.in[0] >= blob->tensors)
+    if (op.out >= blob->tensors || op.out == blob->input || ft_blob_writer(blob, op.out) != index)
         return FT_ERR_BLOB;
-    if (inputs == 2 ? op.in[1] >= blob->tensors : op.in[1] != FT_NONE)
+    if (!is_known(blob, op.in[0], index) || !(adds ? is_known(blob, op.in[1], index) : op.in[1] == FT_NONE))
         return FT_ERR_BLOB;
-    for (uint32_t i = 0; i < inputs; i++) {
-        bool written = op.in[i] == blob->input;
-        for (uint32_t j = 0; j < index && !written; j++)
-            written = ft_blob_op(blob, j).out == op.in[i];
-        if (!written)
-            return FT_ERR_BLOB;
-    }
-    for (uint32_t j = 0; j < index; j++)
-        if (ft_blob_op(blob, j).out == op.out)
-            return FT_ERR_BLOB;
-    ft_shape in = ft_blob_tensor(blob, op.in[0]), out = ft_blob_tensor(blob, op.out);
-    bool same = in.c == out.c && in.h == out.h && in.w == out.w;
-    bool bare = op.param[0] == FT_NONE && op.param[1] == FT_NONE && op.param[2] == FT_NONE && op.param[3] == FT_NONE;
-    bool affine = is_vector(blob, op.param[0], FT_ROLE_GAMMA, in.c) && is_vector(blob, op.param[1], FT_ROLE_BETA, in.c)
-                  && op.eps > 0.0f && op.eps <= 1.0f;
-    bool ok;
-    switch (op.kind) {
-    case FT_OP_CONV2D:
-    case FT_OP_LINEAR:
-        return check_weighted(blob, &op, in, out);
-    case FT_OP_BATCHNORM:
-        ok = same && affine && is_vector(blob, op.param[2], FT_ROLE_MEAN, in.c)
-             && is_vector(blob, op.param[3], FT_ROLE_VAR, in.c);
-        break;
-    case FT_OP_GROUPNORM:
-        ok = same && affine && op.param[2] == FT_NONE && op.param[3] == FT_NONE && op.groups && in.c % op.groups == 0;
-        break;
-    case FT_OP_RELU:
-    case FT_OP_RELU6:
-        ok = same && bare;
-        break;
-    case FT_OP_MAXPOOL:
-    case FT_OP_AVGPOOL:
-        ok = bare && in.c == out.c && window_matches(&op, in, out) && op.pt < op.kh && op.pb < op.kh && op.pl < op.kw
-             && op.pr < op.kw;
-        break;
-    case FT_OP_ADD: {
-        ft_shape other = ft_blob_tensor(blob, op.in[1]);
-        ok = same && bare && other.c == in.c && other.h == in.h && other.w == in.w;
-        break;
-    }
-    case FT_OP_FLATTEN:
-        ok = bare && out.h == 1 && out.w == 1 && ft_shape_size(in) == out.c;
-        break;
-    default:
+    if (op.kind < FT_OP_CONV2D || op.kind > FT_OP_FLATTEN)
         return FT_ERR_UNSUPPORTED;
-    }
-    return ok ? FT_OK : FT_ERR_BLOB;
+    const kind_rules *kind = &rules_of[op.kind];
+    ft_shape in = ft_blob_tensor(blob, op.in[0]), out = ft_blob_tensor(blob, op.out);
+    bool ok = true;
+    for (int k = 0; k < 4; k++)
+        ok = ok && param_fits(blob, op.param[k], kind->roles[k], out.c);
+    if (kind->rules & SAME)
+        ok = ok && same_shape(in, out) && (!adds || same_shape(ft_blob_tensor(blob, op.in[1]), out));
+    if (kind->rules & FLAT)
+        ok = ok && out.h == 1 && out.w == 1 && (op.kind == FT_OP_LINEAR || ft_shape_size(in) == out.c);
+    if (kind->rules & WINDOWED)
+        ok = ok && window_matches(&op, in, out);
+    if (kind->rules & POOLED)
+        ok = ok && in.c == out.c && op.pt < op.kh && op.pb < op.kh && op.pl < op.kw && op.pr < op.kw;
+    if (kind->rules & NORM)
+        ok = ok && is_eps(op.eps);
+    if (kind->rules & GROUPED)
+        ok = ok && op.groups && in.c % op.groups == 0;
+    if (!ok)
+        return FT_ERR_BLOB;
+    return kind->roles[0] == FT_ROLE_WEIGHT ? check_weight(blob, &op, in, out) : FT_OK;
 }
 
 /* Parameters may not share values: all of them then fit what the blob's own size bounds. */
@@ -240,34 +267,27 @@ static bool values_fit(const ft_blob *blob)
     return true;
 }
 
-/* Each parameter belongs to one operator: its positions are laid out for that operator's geometry. */
+/* Each parameter belongs to one operator, for its positions are laid out for that operator's geometry: as many uses as
+ * parameters, and each is used. */
 static bool each_used_once(const ft_blob *blob)
 {
-    for (uint32_t p = 0; p < blob->params; p++) {
-        uint32_t uses = 0;
-        for (uint32_t i = 0; i < blob->ops; i++) {
-            ft_op op = ft_blob_op(blob, i);
-            for (int k = 0; k < 4; k++)
-                uses += op.param[k] == p;
-        }
-        if (uses != 1)
-            return false;
+    uint32_t uses = 0, used = 0;
+    for (uint32_t i = 0; i < blob->ops; i++) {
+        ft_op op = ft_blob_op(blob, i);
+        for (int k = 0; k < 4; k++)
+            uses += op.param[k] != FT_NONE;
     }
-    return true;
+    for (uint32_t p = 0; p < blob->params; p++)
+        used += ft_blob_user(blob, p) != FT_NONE;
+    return uses == blob->params && used == uses;
 }
 
 /* The output feeds nothing and every other tensor feeds something: each gradient then has a well-defined first writer. */
 static bool each_tensor_flows(const ft_blob *blob)
 {
-    for (uint32_t t = 0; t < blob->tensors; t++) {
-        bool read = false;
-        for (uint32_t i = 0; i < blob->ops && !read; i++) {
-            ft_op op = ft_blob_op(blob, i);
-            read = op.in[0] == t || op.in[1] == t;
-        }
-        if (read == (t == blob->output))
+    for (uint32_t t = 0; t < blob->tensors; t++)
+        if ((ft_blob_readers(blob, t) != 0) == (t == blob->output))
             return false;
-    }
     return true;
 }
 

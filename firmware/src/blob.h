@@ -51,6 +51,9 @@ ft_shape ft_blob_tensor(const ft_blob *blob, uint32_t index);
 ft_op ft_blob_op(const ft_blob *blob, uint32_t index);
 ft_param ft_blob_param(const ft_blob *blob, uint32_t index);
 ft_mask ft_blob_mask(const ft_blob *blob, const ft_param *param);
+uint32_t ft_blob_writer(const ft_blob *blob, uint32_t tensor);  /* the operator that gives a tensor; FT_NONE: none */
+uint32_t ft_blob_user(const ft_blob *blob, uint32_t param);     /* the operator that owns a parameter; FT_NONE: none */
+uint32_t ft_blob_readers(const ft_blob *blob, uint32_t tensor); /* how often operators read it */
 float ft_blob_value(const ft_blob *blob, const ft_param *param, uint32_t live_index);
 
 static inline uint32_t ft_shape_size(ft_shape s) { return (uint32_t)s.c * s.h * s.w; }

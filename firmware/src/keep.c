@@ -66,7 +66,7 @@ static bool available(const ft_place *place, bool *adds, uint8_t *depth)
 /* Fills in how a tensor is derived, if it can be. */
 static bool derive(const ft_blob *blob, const ft_config *config, ft_place *places, uint32_t tensor)
 {
-    uint32_t writer = ft_plan_writer(blob, tensor);
+    uint32_t writer = ft_blob_writer(blob, tensor);
     ft_place *place = &places[tensor];
     bool adds = false;
     uint8_t depth = 0;
@@ -131,7 +131,7 @@ void ft_keep_choose(const ft_blob *blob, const ft_config *config, uint32_t first
 {
     for (uint32_t t = 0; t < blob->tensors; t++) {
         places[t].root = (uint16_t)ft_keep_root(blob, t);
-        places[t].writer = (uint16_t)ft_plan_writer(blob, t);
+        places[t].writer = (uint16_t)ft_blob_writer(blob, t);
         places[t].kept = FT_KEPT_NOT;
         places[t].adds = places[t].whole = false;
         places[t].depth = 0;

@@ -35,7 +35,7 @@ ft_taps ft_net_conv_taps(const ft_net *net, const ft_op *op, const ft_conv *c, f
 void ft_net_build_indices(ft_net *net, uint32_t param, ft_mask *mask)
 {
     ft_param p = ft_blob_param(&net->blob, param);
-    ft_op op = ft_blob_op(&net->blob, ft_plan_user(&net->blob, param));
+    ft_op op = ft_blob_op(&net->blob, ft_blob_user(&net->blob, param));
     ft_conv conv = {0};
     if (op.kind == FT_OP_CONV2D)
         conv = ft_plan_conv(&net->blob, &op);
@@ -118,7 +118,7 @@ static void forward_batchnorm(ft_net *net, ft_pass pass, const ft_op *op, const 
 static void pick_winners(const ft_net *net, const ft_op *op, uint8_t *picks, const float *x, const ft_pool *p,
                          uint32_t maps)
 {
-    uint32_t writer = ft_plan_writer(&net->blob, op->in[0]);
+    uint32_t writer = ft_blob_writer(&net->blob, op->in[0]);
     ft_op before = writer == FT_NONE ? *op : ft_blob_op(&net->blob, writer);
     ft_pool_pick_forward(picks, x, p, maps, ft_keep_masks(&net->blob, &net->config, &before), ft_net_limit(&before));
 }

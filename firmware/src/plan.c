@@ -27,25 +27,6 @@ uint32_t ft_plan_layer_param(const ft_blob *blob, uint32_t layer)
     return FT_NONE;
 }
 
-uint32_t ft_plan_user(const ft_blob *blob, uint32_t param)
-{
-    for (uint32_t i = 0; i < blob->ops; i++) {
-        ft_op op = ft_blob_op(blob, i);
-        for (int k = 0; k < 4; k++)
-            if (op.param[k] == param)
-                return i;
-    }
-    return FT_NONE;
-}
-
-uint32_t ft_plan_writer(const ft_blob *blob, uint32_t tensor)
-{
-    for (uint32_t i = 0; i < blob->ops; i++)
-        if (ft_blob_op(blob, i).out == tensor)
-            return i;
-    return FT_NONE;
-}
-
 uint32_t ft_plan_tile_rows(uint32_t tile_bytes, uint32_t row_len, uint32_t rows)
 {
     uint32_t fit = tile_bytes / 4 / row_len;
@@ -63,16 +44,6 @@ static uint32_t most_pieces(const ft_blob *blob) { return 3u * blob->tensors + 4
 uint32_t ft_plan_bytes(const ft_blob *blob)
 {
     return ft_plan_table_bytes(blob) + (uint32_t)(most_pieces(blob) * sizeof(ft_piece) + blob->tensors * sizeof(uint32_t));
-}
-
-static uint32_t readers(const ft_blob *blob, uint32_t tensor)
-{
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < blob->ops; i++) {
-        ft_op op = ft_blob_op(blob, i);
-        count += (uint32_t)(op.in[0] == tensor) + (op.in[1] == tensor);
-    }
-    return count;
 }
 
 static bool is_relu(uint8_t kind) { return kind == FT_OP_RELU || kind == FT_OP_RELU6; }
@@ -95,8 +66,8 @@ static bool may_overwrite(const ft_blob *blob, const ft_op *op, uint32_t in, con
 {
     if (op->kind == FT_OP_FLATTEN)
         return true;
-    uint32_t writer = ft_plan_writer(blob, in);
-    if (!works_in_place(blob, op, config) || writer == FT_NONE || readers(blob, in) != 1
+    uint32_t writer = ft_blob_writer(blob, in);
+    if (!works_in_place(blob, op, config) || writer == FT_NONE || ft_blob_readers(blob, in) != 1
         || ft_blob_op(blob, writer).kind == FT_OP_FLATTEN)
         return false;
     return !training || places[in].kept != FT_KEPT_WHOLE;
@@ -155,7 +126,7 @@ static void kept_pieces(heap *h, ft_place *places, ft_step *steps, const uint32_
 {
     const ft_blob *blob = h->blob;
     for (uint32_t t = 0; t < blob->tensors; t++) {
-        uint32_t writer = ft_plan_writer(blob, t);
+        uint32_t writer = ft_blob_writer(blob, t);
         bool packed = places[t].kept == FT_KEPT_F16 || places[t].kept == FT_KEPT_INT8;
         places[t].kept_at = FT_NOWHERE;
         if (packed)
@@ -175,11 +146,11 @@ static void kept_pieces(heap *h, ft_place *places, ft_step *steps, const uint32_
  * where it lies: nobody has worked on it yet. */
 static bool reads_first(const ft_blob *blob, const ft_op *add, int k, const ft_config *config)
 {
-    uint32_t mine = ft_plan_writer(blob, add->in[k]), other = ft_plan_writer(blob, add->in[1 - k]);
-    if (add->kind != FT_OP_ADD || mine == FT_NONE || other == FT_NONE || mine < other || readers(blob, add->in[k]) != 1)
+    uint32_t mine = ft_blob_writer(blob, add->in[k]), other = ft_blob_writer(blob, add->in[1 - k]);
+    if (add->kind != FT_OP_ADD || mine == FT_NONE || other == FT_NONE || mine < other || ft_blob_readers(blob, add->in[k]) != 1)
         return false;
     ft_op op = ft_blob_op(blob, mine);
-    return op.kind == FT_OP_CONV2D && (!works_in_place(blob, &op, config) || readers(blob, op.in[0]) != 1);
+    return op.kind == FT_OP_CONV2D && (!works_in_place(blob, &op, config) || ft_blob_readers(blob, op.in[0]) != 1);
 }
 
 static void gradient_pieces(heap *h, ft_place *places, ft_step *steps)
@@ -195,13 +166,13 @@ static void gradient_pieces(heap *h, ft_place *places, ft_step *steps)
         bool passed_on = false;
         for (int k = 0; k < 2; k++) {
             steps[i].accumulate[k] = false;
-            uint32_t writer = op.in[k] == FT_NONE ? FT_NONE : ft_plan_writer(blob, op.in[k]);
+            uint32_t writer = op.in[k] == FT_NONE ? FT_NONE : ft_blob_writer(blob, op.in[k]);
             if (writer == FT_NONE || writer < h->first)
                 continue;
             uint32_t *to = &places[op.in[k]].gradient_at;
             if (*to != FT_NOWHERE) {
                 steps[i].accumulate[k] = true;
-            } else if (!passed_on && readers(blob, op.in[k]) == 1
+            } else if (!passed_on && ft_blob_readers(blob, op.in[k]) == 1
                        && (works_in_place(blob, &op, h->config) || op.kind == FT_OP_FLATTEN)) {
                 *to = from;
                 passed_on = true;
@@ -230,10 +201,10 @@ static bool cut(ft_layout *layout, const ft_blob *blob, uint32_t last_layers)
         left -= ft_blob_param(blob, param).role == FT_ROLE_WEIGHT;
     if (!last_layers || param >= blob->params)
         return true; /* it has no more layers than that */
-    layout->first_op = ft_plan_user(blob, param);
+    layout->first_op = ft_blob_user(blob, param);
     layout->first_param = param;
     for (uint32_t p = 0; p < blob->params; p++)
-        if ((p < param) != (ft_plan_user(blob, p) < layout->first_op))
+        if ((p < param) != (ft_blob_user(blob, p) < layout->first_op))
             return false;
     return true;
 }

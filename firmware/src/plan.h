@@ -70,8 +70,6 @@ uint8_t *ft_plan_tables(ft_layout *layout, const ft_blob *blob, void *tables);
 uint32_t ft_plan_first_value(const ft_layout *layout); /* the first of the values vector that is trained */
 ft_conv ft_plan_conv(const ft_blob *blob, const ft_op *op); /* the geometry of a conv2d */
 uint32_t ft_plan_layer_param(const ft_blob *blob, uint32_t layer); /* parameter of a layer number; FT_NONE if none */
-uint32_t ft_plan_user(const ft_blob *blob, uint32_t param);        /* the operator that owns a parameter */
-uint32_t ft_plan_writer(const ft_blob *blob, uint32_t tensor);     /* the operator that gives a tensor; FT_NONE: the input */
 uint32_t ft_plan_tile_rows(uint32_t tile_bytes, uint32_t row_len, uint32_t rows);
 
 #endif

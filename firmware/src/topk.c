@@ -89,7 +89,7 @@ ft_status ft_topk_score(ft_net *net, const ft_data *data, uint32_t param, uint32
                         const ft_topk_entry **entries, uint32_t *found)
 {
     ft_param p = ft_blob_param(&net->blob, param);
-    uint32_t op_index = ft_plan_user(&net->blob, param), row_len = p.elements / p.dim[0], n = 0, most;
+    uint32_t op_index = ft_blob_user(&net->blob, param), row_len = p.elements / p.dim[0], n = 0, most;
     ft_op op = ft_blob_op(&net->blob, op_index);
     ft_taps taps = ft_net_taps(net, param);
     ft_topk_entry *heap = (ft_topk_entry *)(void *)net->topk;

@@ -58,13 +58,13 @@ def wire_sources(*, forward_secrecy: bool = False) -> list[Path]:
     exchange = [path for path in files if path.stem == "x25519"]
     return [
         *(path for path in files if forward_secrecy or path not in exchange),
-        *(firmware / "lib" / name for name in ("monocypher.c", "zcbor.c")),
+        firmware / "lib" / "monocypher.c",
     ]
 
 
 def wire_flags() -> list[str]:
-    """What the compiler needs to find the wire's libraries."""
-    return [f"-I{root() / 'firmware' / 'lib' / name}" for name in ("monocypher", "zcbor")]
+    """What the compiler needs to find the wire's library."""
+    return [f"-I{root() / 'firmware' / 'lib' / 'monocypher'}"]
 
 
 def missing_packages(board: Board) -> list[str]:

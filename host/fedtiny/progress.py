@@ -155,7 +155,7 @@ def print_devices(rows: Sequence[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("node", "state", "board", "firmware", "free RAM", "profile", "last seen"):
         table.add_column(column, overflow="fold")
-    table.add_column("link", no_wrap=True, overflow="ellipsis")
+    table.add_column("link", overflow="fold", ratio=1)
     for row in rows:
         state = {True: "here", False: "[yellow]silent[/]", None: row["state"]}[row["reached"]]
         if row["state"] in ("unknown", "pending", "revoked"):
@@ -164,83 +164,20 @@ def print_devices(rows: Sequence[dict[str, Any]]) -> None:
         seen = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["last_seen"])) if row["last_seen"] else "never"
         table.add_row(
             row["node"], state, row["board"] or "-", (row["firmware"] or "-")[:8], free, _profile(row["profile"]),
-            seen, row["link"],
+            seen, _short(row["link"]),
         )  # fmt: skip
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=150)
     console.print(table)
     for row in rows:
         if row["problem"]:
             console.print(Text(row["problem"]))
 
 
-def _columns(*names: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in names:
-        table.add_column(name, overflow="fold")
-    return table
-
-
-def print_boards(rows: Sequence[dict[str, Any]]) -> None:
-    """What `fedtiny boards` lists."""
-    table = _columns("board", "chip", "core", "FPU", "flash", "RAM, by bank", "built by", "emu")
-    for column in (0, 2, 6):
-        table.columns[column].no_wrap = True
-    for row in rows:
-        banks = " + ".join(f"{size(count)} {name}" for name, count in row["banks"].items())
-        flash = size(row["flash_bytes"]) if row["flash_bytes"] else "-"
-        emulated = "yes" if row["emulated"] else ""
-        table.add_row(
-            row["board"], row["mcu"], row["core"], row["fpu"], flash, banks or "-", row["built_by"], emulated
-        )  # fmt: skip
-    console = Console(highlight=False)
-    console.print(table)
-    for row in rows:
-        if row["no_training"]:
-            console.print(f"{row['board']} infers; it is not to train: {row['no_training']}.")
-
-
-def print_flashed(rows: Sequence[dict[str, Any]]) -> None:
-    """What became of each board of `fedtiny flash`."""
-    table = _columns("board", "serial number", "port", "tool", "tries", "state", "firmware")
-    for row in rows:
-        state = {"failed": "[red]failed[/]", "answers": "[green]answers[/]"}.get(row["state"], row["state"])
-        firmware = (row["firmware"] or "-")[:8]
-        table.add_row(
-            row["board"], row["serial"] or "-", row["port"] or "-", row["tool"], str(row["tries"]), state, firmware
-        )
-    Console(highlight=False).print(table)
-
-
-def print_scanned(rows: Sequence[dict[str, Any]]) -> None:
-    """What `fedtiny fleet scan` found."""
-    if not rows:
-        print("No USB device is plugged in that is a known board or has a serial port.")
-        return
-    table = _columns("port", "answers", "serial number", "USB", "may be")
-    table.columns[1].no_wrap = True
-    for row in rows:
-        answer = f"[green]{row['node']} on {row['board']}[/]" if row["board"] else "-"
-        device, may_be = f"{row['usb']} {row['product']}", ", ".join(row["may_be"]) or "-"
-        table.add_row(row["port"] or "-", answer, row["serial"] or "-", device, may_be)
-    console = Console(highlight=False)
-    console.print(table)
-    for row in rows:
-        if row["problem"]:
-            console.print(Text(row["problem"]))
-
-
-def print_checks(rows: Sequence[dict[str, Any]], mends: Sequence[str]) -> None:
-    """What `fedtiny doctor` found, and the commands that mend it."""
-    table = _columns("", "what", "for", "found")
-    for row in rows:
-        mark = "[green]ok[/]" if row["good"] else "[red]missing[/]"
-        table.add_row(mark, row["what"], row["wanted_for"], Text(row["found"]))
-    console = Console(highlight=False)
-    console.print(table)
-    if mends:
-        console.print("\nWhat mends it:")
-        for line in mends:
-            console.print(Text(f"  {line}"), soft_wrap=True)
+def _short(link: str, most: int = 40) -> str:
+    """Its beginning; --json has all of it."""
+    return link if len(link) <= most else link[: most - 1] + "…"
 
 
 def _profile(word: str) -> str:

@@ -138,11 +138,10 @@ def test_a_variant_replaces_its_portable_file_and_nothing_else() -> None:
     portable, vector = ([path.name for path in core_sources(variant)] for variant in ("", "vector"))
     assert "taps.c" in portable
     assert [name for name in vector if name not in portable] == [
-        "columns_vector.c",
         "pointwise_vector.c",
         "taps_vector.c",
     ]
-    assert [name for name in portable if name not in vector] == ["columns.c", "pointwise.c", "taps.c"]
+    assert [name for name in portable if name not in vector] == ["pointwise.c", "taps.c"]
     with pytest.raises(ConfigError, match="no variant 'none'"):
         core_sources("none")
 

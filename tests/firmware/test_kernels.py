@@ -12,7 +12,7 @@ from fedtiny.emulation import build, core_sources, run
 from .boards import need
 
 PROGRAM = Path(__file__).parent / "target/kernels.c"
-KERNELS = ("taps", "columns", "dense", "pointwise", "num")
+KERNELS = ("taps", "dense", "pointwise", "num")
 
 
 def check(name: str, variant: str, out: Path, *flags: str) -> None:

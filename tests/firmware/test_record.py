@@ -9,6 +9,7 @@ import zlib
 import pytest
 
 from fedtiny.boards import root
+from tests.conftest import Outcome
 
 SLOT, LONGEST = 128, 112
 READ = ct.CFUNCTYPE(ct.c_int, ct.c_void_p, ct.c_uint32, ct.c_uint32, ct.POINTER(ct.c_uint8))
@@ -84,7 +85,9 @@ def test_the_last_record_saved_is_the_one_loaded(slots: int, library: ct.CDLL) -
 
 
 @pytest.mark.parametrize("slots", [1, 3])
-def test_power_that_fails_at_any_byte_leaves_the_old_record_or_the_new_one(slots: int, library: ct.CDLL) -> None:
+def test_power_that_fails_at_any_byte_leaves_the_old_record_or_the_new_one(
+    slots: int, library: ct.CDLL, outcome: Outcome
+) -> None:
     found = {b"": 0, b"old": 0, b"new": 0}
     for before in range(2 * slots + 1):
         for steps in range(SLOT + SLOT * slots // 16 + 1):
@@ -100,6 +103,13 @@ def test_power_that_fails_at_any_byte_leaves_the_old_record_or_the_new_one(slots
             assert flash.save(b"next")
             assert flash.load() == b"next"
     assert all(found.values())
+    outcome(
+        "power lost at every flash operation",
+        end="node",
+        tried=sum(found.values()),
+        what="cuts, at each byte written and sixteen erased",
+        result="the old record or the new one",
+    )
 
 
 def test_a_record_that_no_longer_is_what_was_written_does_not_count(library: ct.CDLL) -> None:

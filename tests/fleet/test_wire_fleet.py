@@ -225,6 +225,28 @@ def test_a_program_that_cannot_start_fails_alone(lab: Lab) -> None:
         fleet.close()
 
 
+def test_what_is_no_frame_goes_to_the_log_and_is_told_of_a_node_that_stays_silent(lab: Lab) -> None:
+    lab.head = 'patience_s = 1.5\nlog = "lab.log"\n'
+    lab.links = {
+        "n1": f"process:sh -c 'echo ets Jun 8 2016; exec {lab.command('n1')}'",
+        "n2": "process:sh -c 'echo Guru Meditation Error; exec sleep 30'",
+    }
+    lab.names = ("n1", "n2")
+    lab.write()
+    fleet = WireFleet(lab.enrolled())
+    try:
+        answers = dict(fleet.ask({name: [Report()] for name in lab.names}))
+    finally:
+        fleet.close()
+    assert not isinstance(answers["n1"], NodeFailure)
+    assert isinstance(answers["n2"], NodeFailure)
+    assert answers["n2"].reason.endswith("It said last: Guru Meditation Error")
+    assert "bytes that are no frames" in answers["n2"].reason
+    logged = (lab.folder / "lab.log").read_text()
+    assert " n1 ets Jun 8 2016\n" in logged
+    assert " n2 Guru Meditation Error\n" in logged
+
+
 def test_a_model_that_a_board_has_no_room_for_is_refused_in_the_cores_words(lab: Lab) -> None:
     lab.names, lab.options = ("n1",), "--memory 60000"
     lab.write()

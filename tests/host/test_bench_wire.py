@@ -15,6 +15,8 @@ from fedtiny.bench.paced import paced_terminal
 from fedtiny.bench.wire import DENSITIES, GOALS, PEERS, UPDATE_VALUES, WIRE, entries
 from fedtiny.link.links import BITS_A_BYTE
 
+from ..conftest import Outcome
+
 PROMISED = [
     "serial.115200.goodput",
     "serial.921600.goodput",
@@ -80,7 +82,7 @@ def test_a_paced_terminal_takes_its_time_and_loses_whole_frames(loss: float) -> 
     assert abs(lost - (1 - (1 - loss) ** 2)) < 0.08, lost
 
 
-def test_a_serial_line_is_used_as_promised_with_and_without_loss(tmp_path: Path) -> None:
+def test_a_serial_line_is_used_as_promised_with_and_without_loss(tmp_path: Path, outcome: Outcome) -> None:
     """The C node, in real time, four lines side by side: 12 s. The benchmark itself sends 256 KB over each."""
     lines = [(baud, loss) for baud in (115_200, 921_600) for loss in (0.0, 0.05)]
 
@@ -95,6 +97,8 @@ def test_a_serial_line_is_used_as_promised_with_and_without_loss(tmp_path: Path)
 
     for (baud, loss), rate in zip(lines, asyncio.run(work()), strict=True):
         assert rate >= (0.6 if loss else 0.8) * baud / BITS_A_BYTE, f"{baud} baud, {loss:.0%} lost: {rate:.0f} B/s"
+        result = f"at least {60 if loss else 80} % of the line"
+        outcome("goodput on a paced terminal", end="both", tried=1, what=f"speeds, {loss:.0%} lost", result=result)
 
 
 @pytest.mark.skipif(wire_mqtt.mosquitto() is None, reason="no mosquitto: apt-get install mosquitto")

@@ -10,11 +10,13 @@ import os
 import shutil
 import socket
 import subprocess
+import sysconfig
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 
 import aiomqtt
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -24,8 +26,16 @@ from fedtiny.link.mqtt import Account
 
 from .node import Node
 
+NODE = Path(sysconfig.get_path("scripts")) / "fedtiny-node-mqtt"
 HAVE_MOSQUITTO = bool(shutil.which("mosquitto") and shutil.which("mosquitto_passwd"))
 PASSWORDS = {"host": "h0st", "n1": "n0de", "n2": "n0de"}
+
+
+def need_node() -> None:
+    """Skips, or fails where FEDTINY_ALL_BOARDS is set, if the node in C for brokers was not built."""
+    if not NODE.exists():
+        end = pytest.fail if os.environ.get("FEDTINY_ALL_BOARDS") else pytest.skip
+        end("no fedtiny-node-mqtt: apt-get install libmosquitto-dev, then install fedtiny again (make clean setup)")
 
 
 def free_port() -> int:
@@ -108,6 +118,18 @@ class Mosquitto:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def node_command(self, record: Path, password_file: Path, authority: str = "authority") -> list[str]:
+        """The node in C with that record, behind this broker."""
+        terms = {
+            "--record": record,
+            "--host": "localhost",
+            "--port": self.port,
+            "--fleet": "lab",
+            "--ca": self.folder / f"{authority}.crt",
+            "--password": password_file,
+        }
+        return [str(NODE), *(str(word) for pair in terms.items() for word in pair)]
 
     def account(self, user: str = "host", password: str | None = None, authority: str = "authority") -> Account:
         return Account(

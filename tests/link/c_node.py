@@ -70,7 +70,6 @@ class _Source(ct.Structure):
 class _Reply(ct.Structure):
     _fields_ = [
         ("status", U8),
-        ("untouched", ct.c_bool),
         ("object_count", U8),
         ("result_bytes", U8),
         ("results", U8 * RESULTS),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 import zlib
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from fedtiny.fleet.manage import record
 from fedtiny.link.connection import Connection
 from fedtiny.link.endpoint import Answer, Job
 from fedtiny.link.messages import ObjectKind, TaskKind
@@ -33,12 +33,9 @@ def run(work: Awaitable[T], limit_s: float = 60.0) -> T:
     return asyncio.run(limited())
 
 
-def write_record(path: Path, device: str, key: bytes = KEY, boots: int = 0) -> Path:
-    """A node's record as firmware/port/record.h and fedtiny_wire.h lay it out, as a flash tool would write it."""
-    name = device.encode()
-    body = bytes([1, 1, len(name), 0]) + boots.to_bytes(4, "little") + key + name.ljust(32, b"\0")
-    slot = (b"FTRC" + struct.pack("<II", 1, len(body)) + body).ljust(124, b"\0")
-    path.write_bytes(slot + zlib.crc32(slot).to_bytes(4, "little"))
+def write_record(path: Path, device: str, key: bytes = KEY) -> Path:
+    """As `fedtiny fleet enrol --offline` writes it."""
+    path.write_bytes(record(device, key))
     return path
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import subprocess
-import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,11 +19,9 @@ from fedtiny.link.mqtt import Broker
 from fedtiny.link.session import Identity
 from fedtiny_export.errors import NoAnswer, NodeRefused, NodeRestarted
 
-from .brokers import HAVE_MOSQUITTO, Mosquitto
+from .brokers import HAVE_MOSQUITTO, NODE, Mosquitto, need_node
 from .lesson import KEY, Lesson, assert_same_bits, boots, run, taught, write_record
 
-PROGRAM = Path(sysconfig.get_path("scripts")) / "fedtiny-node-mqtt"
-MISSING = "no fedtiny-node-mqtt: apt-get install libmosquitto-dev, then install fedtiny again (make setup)"
 NAMES = tuple(f"n{number}" for number in range(1, 11))
 LESSON = Lesson()
 
@@ -34,9 +30,7 @@ pytestmark = pytest.mark.skipif(not HAVE_MOSQUITTO, reason="no mosquitto: apt-ge
 
 @pytest.fixture(scope="module", autouse=True)
 def program() -> None:
-    if not PROGRAM.exists():
-        end = pytest.fail if os.environ.get("FEDTINY_ALL_BOARDS") else pytest.skip
-        end(MISSING)
+    need_node()
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +58,8 @@ class Nodes:
         if not record.exists():
             write_record(record, name, key)
         secret.write_text(password + "\n")
-        terms = {
-            "--record": record,
-            "--host": "localhost",
-            "--port": self._mosquitto.port,
-            "--fleet": "lab",
-            "--ca": self._mosquitto.folder / f"{authority}.crt",
-            "--password": secret,
-        }
-        command = [str(word) for pair in terms.items() for word in pair]
-        self.running[name] = subprocess.Popen([PROGRAM, *command], stderr=(self._folder / f"{name}.said").open("ab"))
+        command = self._mosquitto.node_command(record, secret, authority)
+        self.running[name] = subprocess.Popen(command, stderr=(self._folder / f"{name}.said").open("ab"))
 
     def said(self, name: str) -> str:
         return (self._folder / f"{name}.said").read_text()
@@ -208,7 +194,7 @@ def test_a_login_or_certificate_that_is_not_good_is_said_and_nothing_is_trusted(
 
 
 def test_a_node_without_a_record_says_how_to_make_one(tmp_path: Path) -> None:
-    command = [PROGRAM, "--record", tmp_path / "none", "--host", "localhost"]
+    command = [NODE, "--record", tmp_path / "none", "--host", "localhost"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     assert (done.returncode, "fedtiny fleet enrol --offline" in done.stderr) == (2, True)
     assert not (tmp_path / "none").exists()

@@ -11,8 +11,7 @@ from fedtiny.link.objects import Payload
 from fedtiny_export.errors import NodeRestarted
 
 from ..conftest import Outcome
-from .node import Node
-from .wires import endpoint, model
+from .wires import endpoint, make_node, model
 
 POINTS, SEEDS = 20, 5
 ROUND = (
@@ -52,7 +51,7 @@ def a_round(line: MemoryWire, cut_at: float | None, boot: int) -> tuple[list[Ans
             ticket = host.ask(todo[0], line.now)
         assert line.run(lambda t=ticket, cut=cut_at: t.done or due(host, start, cut), 300)  # type: ignore[misc]
         if due(host, start, cut_at):
-            line.node, cut_at = Node(work=Trainer(), boot=boot), None
+            line.node, cut_at = make_node(work=Trainer(), boot=boot), None
             line.cut()
         if ticket.done:
             todo, ticket = after(ticket, todo, counted), None
@@ -77,11 +76,12 @@ def due(host: Endpoint, start: int, cut_at: float | None) -> bool:
     return cut_at is not None and frames(host) - start >= cut_at
 
 
+@pytest.mark.usefixtures("each_node")
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_node_killed_at_any_point_of_a_round_gives_one_update(seed: int, outcome: Outcome) -> None:
     def line() -> MemoryWire:
         host = endpoint(seed=seed, patience_s=100.0)
-        made = MemoryWire(host, Node(work=Trainer(), boot=1), Faults(loss=0.02, bytes_per_s=50_000.0), seed)
+        made = MemoryWire(host, make_node(work=Trainer(), boot=1), Faults(loss=0.02, bytes_per_s=50_000.0), seed)
         host.link_up(0.0)
         assert made.run(lambda: host.connected, 20)
         return made
@@ -90,4 +90,4 @@ def test_a_node_killed_at_any_point_of_a_round_gives_one_update(seed: int, outco
     for point in range(POINTS):
         counted, _ = a_round(line(), (point + 0.5) / POINTS * length, 2)
         assert counted == undisturbed, f"killed at {point + 0.5} / {POINTS} of the round"
-    outcome("node killed in a round", end="host", tried=POINTS, what="points, 5 seeds", result="one update, same bytes")
+    outcome("node killed in a round", end="both", tried=POINTS, what="points, 5 seeds", result="one update, same bytes")

@@ -16,8 +16,12 @@ from fedtiny.link.messages import Hello, Invite, Profile, Reason, Refuse, decode
 from fedtiny.link.session import Handshake, Identity, Session, hello_mac
 from fedtiny_export.errors import ConfigError, MessageError, NoAnswer, NodeRefused
 
+from ..conftest import Outcome
 from .node import Node
 from .wires import KEY, AnyNode, ask, endpoint, make_node, wire
+
+WRONG = "wrong key, downgrade, rollback, other version"
+REFUSED = "refused: which node, why, what to do"
 
 
 def connects(line: MemoryWire, limit_s: float = 20.0) -> bool:
@@ -37,7 +41,7 @@ def test_two_ends_with_the_same_key_agree(profile: Profile) -> None:
 
 @pytest.mark.usefixtures("each_node")
 @pytest.mark.parametrize("lost", [1, 2, 3])
-def test_a_handshake_whose_first_frames_are_lost_is_done_anyway(lost: int) -> None:
+def test_a_handshake_whose_first_frames_are_lost_is_done_anyway(lost: int, outcome: Outcome) -> None:
     line = wire()
     host = line.host
     for _ in range(lost):
@@ -45,6 +49,7 @@ def test_a_handshake_whose_first_frames_are_lost_is_done_anyway(lost: int) -> No
         line.cut()
     assert isinstance(host, Endpoint)
     assert connects(line)
+    outcome("first frames of a handshake lost", end="both", tried=1, what="handshakes", result="a session anyway")
 
 
 @pytest.mark.usefixtures("each_node")
@@ -58,17 +63,21 @@ def test_a_handshake_whose_first_frames_are_lost_is_done_anyway(lost: int) -> No
     ],
 )
 def test_a_refusal_says_which_node_why_and_what_to_do(
-    what: dict[str, Any], terms: dict[str, object], reason: str, advice: str
+    what: dict[str, Any], terms: dict[str, object], reason: str, advice: str, outcome: Outcome
 ) -> None:
     refused(make_node(**what), terms, reason, advice)
+    outcome(WRONG, end="both", tried=1, what="nodes", result=REFUSED)
 
 
 @pytest.mark.parametrize(
     ("node", "reason", "advice"),
     [(Node(version=2), "version", "versions 2 to 2"), (Node(incompat=0x80), "incompat_bits", "features 0x80")],
 )
-def test_a_node_of_another_firmware_is_refused_with_what_to_do(node: Node, reason: str, advice: str) -> None:
+def test_a_node_of_another_firmware_is_refused_with_what_to_do(
+    node: Node, reason: str, advice: str, outcome: Outcome
+) -> None:
     refused(node, {}, reason, advice)
+    outcome(WRONG, end="both", tried=1, what="nodes", result=REFUSED)
 
 
 def refused(node: AnyNode, terms: dict[str, object], reason: str, advice: str) -> None:
@@ -153,7 +162,7 @@ def test_a_hello_with_another_profile_is_no_way_in(profile: Profile) -> None:
         shake.on_hello(answer(shake, replace(hello, profile=profile)))
 
 
-def test_every_bit_of_a_hello_counts() -> None:
+def test_every_bit_of_a_hello_counts(outcome: Outcome) -> None:
     shake, hello = handshake()
     genuine = answer(shake, hello)
     for bit in range(8 * len(genuine)):
@@ -162,6 +171,7 @@ def test_every_bit_of_a_hello_counts() -> None:
         with pytest.raises((MessageError, NodeRefused)):
             shake.on_hello(bytes(forged))
     assert shake.on_hello(genuine).hello == hello
+    outcome(WRONG, end="host", tried=8 * len(genuine), what="HELLOs with a bit changed", result="0 taken")
 
 
 def test_a_hello_to_another_invite_is_a_replay() -> None:

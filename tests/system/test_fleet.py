@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fedtiny import Experiment, load_config
+from fedtiny.federation.records import Event
 from fedtiny.fleet.manage import record
 from fedtiny.link import endpoint
 
-from ..fleet.fleets import Lab, environment
+from ..fleet.fleets import NODE, ROOT, Lab, environment
+from ..link.brokers import free_port
 from .conftest import Fedtiny, Outcome
 
 SHORT = ("quick", "--rounds", "2", "-s", "pruning.delta_rounds=1", "-s", "train.upload=f16", "--json")
@@ -173,3 +181,129 @@ def test_a_silent_node_is_listed_with_its_reason(fedtiny: Fedtiny, lab: Lab) -> 
     row = rows(fedtiny, lab)["n1"]
     assert (row["reached"], row["state"], row["board"]) == (False, "enrolled", "posix")
     assert "Is the node or emulator running" in row["problem"]
+
+
+def test_the_fleet_file_of_the_documentation_runs(
+    fedtiny: Fedtiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/fleet.md's first file, in a folder whose .venv is this one."""
+    page = (ROOT / "docs" / "fleet.md").read_text()
+    (tmp_path / "lab.toml").write_text(page.split("```toml\n", 1)[1].split("```", 1)[0])
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "fedtiny-node").symlink_to(NODE)
+    assert parsed(fedtiny("fleet", "enrol", "lab.toml", "--json"))["enrolled"] == ["n1", "n2", "n3", "n4"]
+    done = parsed(fedtiny("run", "board-mini", "--rounds", "1", "--fleet", "lab.toml", "--json"))
+    assert (done["fleet"], done["nodes"], done["failures"]) == ("wire", 4, [])
+    assert fedtiny("fleet", "revoke", "lab.toml", "n2").out == "n2 is revoked and has erased its key\n"
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("wrong key", "n2: it does not have the key that is on file for it. Another device may use its name"),
+        ("no key", "n2: it has no key yet. Give it one: fedtiny fleet enrol."),
+        (
+            "old firmware",
+            "n2: it speaks versions 2 to 2 of the protocol, this fedtiny version 1. Flash firmware of this",
+        ),
+        ("unknown feature", "n2: its firmware asks for features 0x80 that this fedtiny does not have. Update fedtiny"),
+        ("downgrade", "n2: it refuses the profile plain. Ask for the one it was enrolled with, psk by default."),
+    ],
+)
+def test_a_device_that_may_not_join_ends_a_run_that_needs_it(
+    fedtiny: Fedtiny, lab: Lab, fault: str, words: str
+) -> None:
+    lab.names = ("n1", "n2")
+    if fault == "wrong key":
+        lab.write().record("n2").write_bytes(record("n2", bytes(32)))
+    elif fault == "no key":
+        lab.options = "--device n2"
+        lab.write().record("n2").write_bytes(b"")
+    elif fault == "downgrade":
+        lab.write()
+        lab.file.write_text(lab.file.read_text() + 'profile = "plain"\n')
+    else:
+        lab.python_node("n2", **({"version": 2} if fault == "old firmware" else {"incompat": 0x80}))
+    lab.enrolled()
+    refused = fedtiny("run", "board-mini", "--fleet", str(lab.file), "-s", "run.quorum=1", "--out", "never")
+    assert refused.code == 2
+    assert words in " ".join(refused.err.split())
+    assert not Path("never").exists()
+
+
+def test_forward_secrecy_carries_the_same_run(fedtiny: Fedtiny, lab: Lab) -> None:
+    lab.names, lab.head = ("n1", "n2"), 'profile = "psk-fs"\n'
+    lab.write().enrolled()
+    over = parsed(fedtiny("run", "board-mini", "--rounds", "1", "--fleet", str(lab.file), "--json"))
+    assert {node["profile"] for node in over["nodes_report"]} == {"psk-fs"}
+    alone = parsed(fedtiny("run", "board-mini", "--rounds", "1", "--json"))
+    assert over["model_sha256"] == alone["model_sha256"]
+
+
+def test_a_device_that_was_away_at_first_joins_a_later_round(lab: Lab) -> None:
+    """It missed its data and the selection: all of it comes with the first task that it answers."""
+    lab.names, lab.head = ("n1", "n2", "n3"), "patience_s = 1\n"
+    lab.write().enrolled()
+    port = free_port()
+    lab.links = {"n3": f"tcp:127.0.0.1:{port}"}
+    lab.write()
+    settings = {"fleet.kind": "wire", "fleet.file": str(lab.file), "fleet.nodes": 3}
+    heard: list[Event] = []
+    late: subprocess.Popen[str] | None = None
+    try:
+        with Experiment(load_config("board-mini", settings), listen=heard.append) as experiment:
+            participants = []
+            for found in experiment:
+                participants.append(found.participants)
+                if late is None:
+                    command = ["fedtiny-node", "serve", str(lab.record("n3")), "--tcp", str(port)]
+                    late = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+                    assert late.stdout is not None
+                    assert late.stdout.readline()  # it listens
+    finally:
+        if late is not None:
+            late.kill()
+            late.wait()
+    assert participants == [("n1", "n2"), ("n1", "n2", "n3"), ("n1", "n2", "n3")]
+    missing = next(event for event in heard if event.problem)
+    assert (missing.phase, missing.node) == ("data", "n3")
+    assert "Is the node or emulator running and listening there?" in str(missing.problem)
+
+
+def test_a_host_that_is_killed_and_goes_on_ends_with_the_same_model(fedtiny: Fedtiny, lab: Lab) -> None:
+    """kill -9 of the command; the nodes live on with what they had, and meet a host that knows nothing of it."""
+    lab.names = ("n1", "n2")
+    lab.write().enrolled()
+    nodes = []
+    for name in lab.names:
+        port = free_port()
+        command = ["fedtiny-node", "serve", str(lab.record(name)), "--tcp", str(port)]
+        nodes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        lab.links = {**lab.links, name: f"tcp:127.0.0.1:{port}"}
+    lab.write()
+    run = ("board-mini", "--rounds", "8", "--json")
+    try:
+        command = [sys.executable, "-m", "fedtiny", "run", *run, "--fleet", str(lab.file), "--out", "killed"]
+        host = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        journal, end = Path("killed/run.db"), time.monotonic() + 30
+        while time.monotonic() < end and rounds_in(journal) < 2:
+            time.sleep(0.005)
+        host.kill()
+        host.wait()
+        assert 2 <= rounds_in(journal) < 8
+        over = parsed(fedtiny("run", "--resume", "killed", "--json"))
+    finally:
+        for node in nodes:
+            node.kill()
+            node.wait()
+    assert (over["state"], over["fleet"], over["rounds"]) == ("finished", "wire", 8)
+    assert over["model_sha256"] == parsed(fedtiny("run", *run))["model_sha256"]
+
+
+def rounds_in(journal: Path) -> int:
+    """Rounds that are safe in a run's journal; -1 before there is one."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as database:
+            return int(database.execute("SELECT count(*) FROM rounds").fetchone()[0])
+    except sqlite3.Error:
+        return -1

@@ -336,7 +336,7 @@ int main(int argc, char **argv)
     static ft_service service;
     static const ft_wire_facts facts = {.device = "new", .board = "posix", .frames = true, .exchange = &ft_wire_x25519};
     ft_wire_port port = {&link, now_ms, send_frame, fill_random, load, store};
-    struct sigaction action = {.sa_handler = stop};
+    struct sigaction action = {.sa_handler = stop}, ignored = {.sa_handler = SIG_IGN};
     uint8_t record[FT_WIRE_RECORD];
     pthread_t connection;
 
@@ -359,6 +359,7 @@ int main(int argc, char **argv)
         return fail("setting up", problem);
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
+    sigaction(SIGPIPE, &ignored, NULL); /* a broker that is gone is an error of the connection, not of the program */
     if (pthread_create(&connection, NULL, keep_connected, &link) != 0)
         return fail("setting up", "no thread");
     work(&link);

@@ -43,61 +43,42 @@ static span covered(uint32_t count, uint32_t stride, uint32_t offset, uint32_t p
     return s;
 }
 
-/* One sample (CI, H, W) into phase planes with a zero border. */
+/* Where the inputs of one stride phase lie: the first, and how far from one to the next. */
+typedef struct {
+    uint32_t first, column, row, channel;
+} layout;
+
+typedef enum { PAD, UNPAD, UNPAD_ADD } movement;
+
+/* One sample (CI, H, W) into phase planes, or the reverse: dx (+)= what lies at each input position. Neither touches the
+ * border, nor columns that no input has. */
+static void move_sample(float *to, const float *from, const ft_conv *c, movement how)
+{
+    for (uint32_t phase = 0; phase < c->ph * c->pw; phase++) {
+        uint32_t a = phase / c->pw, b = phase % c->pw;
+        span rows = covered(c->hq, c->sh, a, c->pt, c->h), cols = covered(c->wq, c->sw, b, c->pl, c->w);
+        uint32_t height = rows.end - rows.begin, width = cols.end - cols.begin;
+        layout map = {(rows.begin * c->sh + a - c->pt) * c->w + cols.begin * c->sw + b - c->pl, c->sw, c->sh * c->w,
+                      c->h * c->w};
+        layout planes = {(phase * c->hq + rows.begin) * c->wq + cols.begin, 1, c->wq, c->plane};
+        layout there = how == PAD ? planes : map, here = how == PAD ? map : planes;
+        for (uint32_t ic = 0; height && width && ic < c->ci; ic++) {
+            float *out = to + there.first + ic * there.channel;
+            const float *in = from + here.first + ic * here.channel;
+            if (c->sw == 1 && how != UNPAD_ADD) {
+                ft_rows_copy(out, there.row, in, here.row, height, width);
+                continue;
+            }
+            for (uint32_t r = 0; r < height; r++)
+                ft_row_move(out + r * there.row, there.column, in + r * here.row, here.column, width, how == UNPAD_ADD);
+        }
+    }
+}
+
 static void pad_sample(float *padded, const float *x, const ft_conv *c)
 {
     ft_zero(padded, c->ci * c->plane);
-    for (uint32_t a = 0; a < c->ph; a++)
-        for (uint32_t b = 0; b < c->pw; b++) {
-            span rows = covered(c->hq, c->sh, a, c->pt, c->h), cols = covered(c->wq, c->sw, b, c->pl, c->w);
-            uint32_t height = rows.end - rows.begin, width = cols.end - cols.begin;
-            if (!height || !width)
-                continue;
-            uint32_t first = (rows.begin * c->sh + a - c->pt) * c->w + cols.begin * c->sw + b - c->pl;
-            float *to = padded + ((a * c->pw + b) * c->hq + rows.begin) * c->wq + cols.begin;
-            const float *from = x + first;
-            for (uint32_t ic = 0; ic < c->ci; ic++, from += c->h * c->w, to += c->plane) {
-                if (c->sw == 1) {
-                    ft_rows_copy(to, c->wq, from, c->sh * c->w, height, width);
-                    continue;
-                }
-                for (uint32_t r = 0; r < height; r++) {
-                    const float *line = from + r * c->sh * c->w;
-                    float *row = to + r * c->wq;
-                    for (uint32_t q = 0; q < width; q++, line += c->sw)
-                        row[q] = *line;
-                }
-            }
-        }
-}
-
-/* The reverse of pad_sample: dx (+)= what lies at each input position; border and unused columns are dropped. */
-static void add_unpadded(float *dx, const float *padded, const ft_conv *c, bool accumulate)
-{
-    for (uint32_t a = 0; a < c->ph; a++)
-        for (uint32_t b = 0; b < c->pw; b++) {
-            span rows = covered(c->hq, c->sh, a, c->pt, c->h), cols = covered(c->wq, c->sw, b, c->pl, c->w);
-            uint32_t height = rows.end - rows.begin, width = cols.end - cols.begin;
-            if (!height || !width)
-                continue;
-            uint32_t first = (rows.begin * c->sh + a - c->pt) * c->w + cols.begin * c->sw + b - c->pl;
-            const float *from = padded + ((a * c->pw + b) * c->hq + rows.begin) * c->wq + cols.begin;
-            float *to = dx + first;
-            for (uint32_t ic = 0; ic < c->ci; ic++, to += c->h * c->w, from += c->plane) {
-                if (c->sw == 1 && accumulate) {
-                    ft_rows_add(to, c->sh * c->w, from, c->wq, height, width);
-                } else if (c->sw == 1) {
-                    ft_rows_copy(to, c->sh * c->w, from, c->wq, height, width);
-                } else {
-                    for (uint32_t r = 0; r < height; r++) {
-                        float *line = to + r * c->sh * c->w;
-                        const float *row = from + r * c->wq;
-                        for (uint32_t q = 0; q < width; q++, line += c->sw)
-                            *line = accumulate ? *line + row[q] : row[q];
-                    }
-                }
-            }
-        }
+    move_sample(padded, x, c, PAD);
 }
 
 /* A walk over the rows of a layer. */
@@ -131,7 +112,7 @@ static uint32_t group_base(const ft_conv *c, uint32_t oc)
 static ft_grid grid_of(const ft_conv *c, const ft_taps *taps)
 {
     bool plain = c->sh == 1 && c->sw == 1 && !c->direct;
-    ft_grid g = {c->ho, c->wo, c->wq, !taps->counts && c->kw == 3 && c->sw == 1,
+    ft_grid g = {c->ho, c->wo, c->wq, 1, !taps->counts && c->kw == 3 && c->sw == 1,
                  plain ? (c->kh - 1) * c->wq + c->kw - 1 : 0};
     return g;
 }
@@ -175,7 +156,7 @@ void ft_conv_backward_input(float *dx, const float *dy, const ft_taps *taps, con
             next_row(&r, taps, oc + 1, c->co);
         }
         if (!c->direct)
-            add_unpadded(dx, scratch, c, accumulate || !covers);
+            move_sample(dx, scratch, c, accumulate || !covers ? UNPAD_ADD : UNPAD);
     }
 }
 
@@ -212,20 +193,29 @@ void ft_conv_backward_bias(float *dbias, const float *dy, uint32_t channels, uin
     }
 }
 
-/* (B, N) -> (N, B): samples side by side, so that one weight meets a run of them. */
-static void interleave(float *out, const float *in, uint32_t n, uint32_t batch)
+/* A batch lies side by side, (N, B), so that one weight meets a run of samples; one sample lies so anyway. */
+static const float *side_by_side(float *out, const float *in, uint32_t n, uint32_t batch)
 {
+    if (batch == 1)
+        return in;
     for (uint32_t b = 0; b < batch; b++)
         for (uint32_t i = 0; i < n; i++)
-            out[i * batch + b] = in[b * n + i];
+            out[i * batch + b] = *in++;
+    return out;
 }
 
-/* One output's gradient of every sample: in place where there is one sample. */
-static const float *side_by_side(float *run, const float *dy, uint32_t co, uint32_t batch)
+/* One output of every sample, behind the inputs in scratch. */
+static const float *gradient_of(float *run, const float *dy, uint32_t co, uint32_t batch)
 {
     for (uint32_t b = 0; batch > 1 && b < batch; b++)
         run[b] = dy[b * co];
     return batch > 1 ? run : dy;
+}
+
+static ft_grid row_of_samples(uint32_t batch)
+{
+    ft_grid g = {.rows = 1, .cols = batch, .pitch = batch, .step = batch};
+    return g;
 }
 
 uint32_t ft_linear_scratch(uint32_t ci, uint32_t batch, bool accumulate)
@@ -240,13 +230,12 @@ void ft_linear_forward(float *y, const float *x, const ft_taps *taps, const floa
         ft_dense_forward(y, x, taps->values, bias, ci, co);
         return;
     }
-    float *columns = scratch;
-    if (batch > 1)
-        interleave(columns, x, ci, batch);
+    ft_grid grid = row_of_samples(batch);
     row_of r = first_row(taps, ci);
+    x = side_by_side(scratch, x, ci, batch);
     for (uint32_t o = 0; o < co; o++) {
-        float *run = batch > 1 ? columns + ci * batch : y + o;
-        ft_columns_forward(run, batch > 1 ? columns : x, r.values, r.at, r.count, bias ? bias[o] : 0.0f, batch);
+        float *run = batch > 1 ? scratch + ci * batch : y + o;
+        ft_taps_forward(run, x, r.values, r.at, r.count, bias ? bias[o] : 0.0f, &grid);
         for (uint32_t b = 0; batch > 1 && b < batch; b++)
             y[b * co + o] = run[b];
         next_row(&r, taps, o + 1, co);
@@ -258,20 +247,24 @@ void ft_linear_backward_input(float *dx, const float *dy, const ft_taps *taps, u
 {
     bool apart = batch > 1 || accumulate; /* a fresh gradient of one sample is summed where it belongs */
     float *columns = apart ? scratch : dx;
+    ft_grid grid = row_of_samples(batch);
     ft_zero(columns, ci * batch);
     if (batch == 1 && !taps->counts) {
         ft_dense_backward_input(columns, dy, taps->values, ci, co);
     } else {
         row_of r = first_row(taps, ci);
         for (uint32_t o = 0; o < co; o++) {
-            ft_columns_backward_input(columns, side_by_side(scratch + ci * batch, dy + o, co, batch), r.values, r.at,
-                                      r.count, batch);
+            const float *run = gradient_of(scratch + ci * batch, dy + o, co, batch);
+            for (uint32_t k = 0; batch == 1 && k < r.count; k++)
+                columns[r.at[k]] += r.values[k] * *run;
+            if (batch > 1)
+                ft_taps_backward_input(columns, run, r.values, r.at, r.count, &grid);
             next_row(&r, taps, o + 1, co);
         }
     }
     for (uint32_t b = 0; apart && b < batch; b++)
-        for (uint32_t i = 0; i < ci; i++)
-            dx[b * ci + i] = accumulate ? dx[b * ci + i] + columns[i * batch + b] : columns[i * batch + b];
+        for (uint32_t i = 0; i < ci; i++, dx++)
+            *dx = accumulate ? *dx + columns[i * batch + b] : columns[i * batch + b];
 }
 
 void ft_linear_backward_weight(float *dw, const float *dy, const float *x, const ft_taps *taps, uint32_t ci, uint32_t co,
@@ -281,14 +274,16 @@ void ft_linear_backward_weight(float *dw, const float *dy, const float *x, const
         ft_dense_backward_weight(dw, dy + row, x, ci, rows);
         return;
     }
-    float *columns = scratch;
-    if (batch > 1)
-        interleave(columns, x, ci, batch);
+    ft_grid grid = row_of_samples(batch);
     row_of r = first_row(taps, ci);
+    x = side_by_side(scratch, x, ci, batch);
     for (uint32_t o = 0; o < row + rows; o++) {
         if (o >= row) {
-            const float *run = side_by_side(scratch + ci * batch, dy + o, co, batch);
-            ft_columns_backward_weight(dw, run, batch > 1 ? columns : x, r.at, r.count, batch);
+            const float *run = gradient_of(scratch + ci * batch, dy + o, co, batch);
+            for (uint32_t k = 0; batch == 1 && k < r.count; k++)
+                dw[k] += *run * x[r.at[k]];
+            if (batch > 1)
+                ft_taps_backward_weight(dw, run, x, r.at, r.count, &grid);
             dw += r.count;
         }
         next_row(&r, taps, o + 1, co);

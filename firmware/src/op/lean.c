@@ -92,7 +92,7 @@ void ft_lean_forward(float *y, const float *x, const ft_taps *taps, const float 
     ft_conv c = reshaped(given);
     uint32_t rows = band_rows(&c), per_unit = rows * c.wq, units = phases(&c);
     float *band = scratch + list_floats(&c);
-    ft_grid grid = {1, c.wo, c.wq, false, 0};
+    ft_grid grid = {.rows = 1, .cols = c.wo, .pitch = c.wq, .step = 1};
     uint16_t *list = (uint16_t *)(void *)scratch;
     for (uint32_t oy = 0; oy < c.ho; oy++) {
         float *to = band;
@@ -177,7 +177,7 @@ void ft_lean_backward_weight(float *dw, const float *dy, const float *x, const f
                              uint32_t first, uint32_t count, float *scratch)
 {
     float *planes = scratch + list_floats(c), *to = planes;
-    ft_grid grid = {c->ho, c->wo, c->wq, false, 0};
+    ft_grid grid = {.rows = c->ho, .cols = c->wo, .pitch = c->wq, .step = 1};
     uint16_t *list = (uint16_t *)(void *)scratch;
     for (uint32_t ic = 0; ic < count; ic++)
         for (uint32_t u = 0; u < phases(c); u++)

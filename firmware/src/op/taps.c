@@ -14,7 +14,7 @@ void ft_taps_forward(float *y, const float *x, const float *w, const uint16_t *a
 #define START(j) float acc##j = bias;
             EACH_LANE(START)
             for (uint32_t k = 0; k < taps; k++) {
-                const float *run = x + at[k] + i;
+                const float *run = x + at[k] * g->step + i;
                 const float weight = w[k];
 #define ADD(j) acc##j += weight * run[j];
                 EACH_LANE(ADD)
@@ -25,7 +25,7 @@ void ft_taps_forward(float *y, const float *x, const float *w, const uint16_t *a
         for (; i < g->cols; i++) {
             float acc = bias;
             for (uint32_t k = 0; k < taps; k++)
-                acc += w[k] * x[at[k] + i];
+                acc += w[k] * x[at[k] * g->step + i];
             y[i] = acc;
         }
     }
@@ -36,7 +36,7 @@ void ft_taps_backward_input(float *dx, const float *dy, const float *w, const ui
 {
     for (uint32_t k = 0; k < taps; k++) {
         const float weight = w[k], *from = dy;
-        float *run = dx + at[k];
+        float *run = dx + at[k] * g->step;
         for (uint32_t r = 0; r < g->rows; r++, run += g->pitch, from += g->cols)
             for (uint32_t c = 0; c < g->cols; c++)
                 run[c] += weight * from[c];
@@ -92,7 +92,7 @@ void ft_taps_backward_weight(float *dw, const float *dy, const float *x, const u
     for (uint32_t k = 0; k < taps; k++) {
         float lanes[FT_LANES] = {0};
         for (uint32_t r = 0; r < g->rows; r++)
-            add_products(lanes, dy + r * g->cols, x + at[k] + r * g->pitch, g->cols);
+            add_products(lanes, dy + r * g->cols, x + at[k] * g->step + r * g->pitch, g->cols);
         dw[k] += ft_lanes_total(lanes);
     }
 }
@@ -103,11 +103,10 @@ void ft_rows_copy(float *to, uint32_t to_pitch, const float *from, uint32_t from
         memcpy(to + r * to_pitch, from + r * from_pitch, cols * sizeof *to);
 }
 
-void ft_rows_add(float *to, uint32_t to_pitch, const float *from, uint32_t from_pitch, uint32_t rows, uint32_t cols)
+void ft_row_move(float *to, uint32_t to_step, const float *from, uint32_t from_step, uint32_t n, bool add)
 {
-    for (uint32_t r = 0; r < rows; r++)
-        for (uint32_t c = 0; c < cols; c++)
-            to[r * to_pitch + c] += from[r * from_pitch + c];
+    for (; n; n--, to += to_step, from += from_step)
+        *to = add ? *to + *from : *from;
 }
 
 void ft_zero(float *to, uint32_t n) { memset(to, 0, n * sizeof *to); }

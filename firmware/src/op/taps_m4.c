@@ -1,6 +1,6 @@
 /* taps.h for Cortex-M4, M7 and M33 with a single precision FPU: cuts each map into tiles that fit its registers and leaves
- * the loops to taps_m4.S. Built in place of taps.c, together with taps_m4.S, columns_m4.c and dense.c. */
-#include "taps_m4.h"
+ * the loops to taps_m4.S. Built in place of taps.c, together with taps_m4.S. */
+#include "taps.h"
 
 /* Bytes from place to place in the input and in the output. */
 typedef struct {
@@ -34,29 +34,29 @@ static void join(ft_grid *g)
     }
 }
 
-static void forward_narrow(const job *j, const ft_grid *g)
+static void forward_narrow(float *y, const float *x, const float *w, const uint16_t *at, uint32_t taps, float bias,
+                           const ft_grid *g)
 {
-    float *y = j->to;
-    for (uint32_t r = 0; r < g->rows; r++)
+    for (uint32_t r = 0; r < g->rows; r++, x += g->pitch)
         for (uint32_t c = 0; c < g->cols; c++) {
-            const float *x = j->from + r * g->pitch + c;
-            float sum = j->bias;
-            for (uint32_t k = 0; k < j->taps; k++)
-                sum += j->w[k] * *(const float *)(const void *)((const char *)x + j->at[k] * j->stride);
+            const float *run = x + c, *weight = w;
+            float sum = bias;
+            for (const uint16_t *tap = at; tap < at + taps; tap++)
+                sum += *weight++ * run[*tap * g->step];
             *y++ = sum;
         }
 }
 
 /* Tiles are two runs side by side, or of two rows, or of one row and overlapping. What is left over at the end of a row or of
  * the map gets a tile that begins earlier: an output that is made twice is made the same twice. */
-void ft_m4_forward(float *y, const float *x, const float *w, const uint16_t *at, uint32_t taps, float bias,
-                   const ft_grid *given, uint32_t stride)
+void ft_taps_forward(float *y, const float *x, const float *w, const uint16_t *at, uint32_t taps, float bias,
+                     const ft_grid *given)
 {
     ft_grid g = *given;
     join(&g);
-    job j = {.to = y, .from = x, .w = w, .at = at, .taps = taps, .bias = bias, .stride = stride, .rows = g.rows};
+    job j = {.to = y, .from = x, .w = w, .at = at, .taps = taps, .bias = bias, .stride = 4 * g.step, .rows = g.rows};
     if (g.cols < 4 || !taps) {
-        forward_narrow(&j, &g);
+        forward_narrow(y, x, w, at, taps, bias, &g);
         return;
     }
     if (g.triples && g.cols % 14 == 0) {
@@ -111,47 +111,31 @@ static void cut(job *j, const ft_grid *g, uint32_t width)
     }
 }
 
-void ft_m4_backward_input(float *dx, const float *dy, const float *w, const uint16_t *at, uint32_t taps,
-                          const ft_grid *given, uint32_t stride)
+void ft_taps_backward_input(float *dx, const float *dy, const float *w, const uint16_t *at, uint32_t taps,
+                            const ft_grid *given)
 {
     ft_grid g = *given;
     join(&g);
-    job j = {.to = dx, .from = dy, .w = w, .at = at, .taps = taps, .stride = stride};
+    job j = {.to = dx, .from = dy, .w = w, .at = at, .taps = taps, .stride = 4 * g.step};
     cut(&j, &g, g.cols % 14 == 0 ? 14 : 8);
     if (taps)
         ft_m4_spread(&j);
 }
 
-void ft_m4_backward_weight(float *dw, const float *dy, const float *x, const uint16_t *at, uint32_t taps,
-                           const ft_grid *g, uint32_t stride)
+void ft_taps_backward_weight(float *dw, const float *dy, const float *x, const uint16_t *at, uint32_t taps,
+                             const ft_grid *g)
 {
-    job j = {.to = dw, .from = dy, .w = x, .at = at, .taps = taps, .stride = stride, .tiles = g->cols / 8,
+    job j = {.to = dw, .from = dy, .w = x, .at = at, .taps = taps, .stride = 4 * g->step, .tiles = g->cols / 8,
              .rows = g->rows, .rest = g->cols % 8, .skip = {4 * (g->pitch - g->cols / 8 * 8), 0}};
     if (taps)
         ft_m4_correlate(&j);
 }
 
-void ft_taps_forward(float *y, const float *x, const float *w, const uint16_t *at, uint32_t taps, float bias,
-                     const ft_grid *g)
+void ft_row_move(float *to, uint32_t to_step, const float *from, uint32_t from_step, uint32_t n, bool add)
 {
-    ft_m4_forward(y, x, w, at, taps, bias, g, sizeof *x);
-}
-
-void ft_taps_backward_input(float *dx, const float *dy, const float *w, const uint16_t *at, uint32_t taps,
-                            const ft_grid *g)
-{
-    ft_m4_backward_input(dx, dy, w, at, taps, g, sizeof *dx);
-}
-
-void ft_taps_backward_weight(float *dw, const float *dy, const float *x, const uint16_t *at, uint32_t taps,
-                             const ft_grid *g)
-{
-    ft_m4_backward_weight(dw, dy, x, at, taps, g, sizeof *x);
-}
-
-void ft_rows_add(float *to, uint32_t to_pitch, const float *from, uint32_t from_pitch, uint32_t rows, uint32_t cols)
-{
-    for (uint32_t r = 0; r < rows; r++)
-        for (uint32_t c = 0; c < cols; c++)
-            to[r * to_pitch + c] += from[r * from_pitch + c];
+    if (add)
+        for (; n; n--, to += to_step, from += from_step)
+            *to += *from;
+    for (; n; n--, to += to_step, from += from_step)
+        *to = *from;
 }

@@ -6,7 +6,7 @@
 /* N pieces of eight outputs of one row, first[i] the piece's place in x. */
 #define PIECES(N)                                                                                                        \
     FT_INLINE void pieces_##N(v8 *out, const float *x, const float *w, const uint16_t *at, uint32_t taps, float bias,    \
-                              const uint32_t *first)                                                                     \
+                              uint32_t step, const uint32_t *first)                                                                     \
     {                                                                                                                    \
         const float *from[N];                                                                                            \
         v8 acc[N];                                                                                                       \
@@ -16,7 +16,7 @@
         }                                                                                                                \
         for (uint32_t k = 0; k < taps; k++) {                                                                            \
             const v8 weight = splat(w[k]);                                                                               \
-            const uint32_t offset = at[k];                                                                               \
+            const uint32_t offset = at[k] * step;                                                                        \
             for (int i = 0; i < N; i++)                                                                                  \
                 acc[i] += weight * load(from[i] + offset);                                                               \
         }                                                                                                                \
@@ -35,7 +35,7 @@ FT_INLINE void forward_small(float *y, const float *x, const float *w, const uin
         for (uint32_t c = 0; c < g->cols; c++) {
             float sum = bias;
             for (uint32_t k = 0; k < taps; k++)
-                sum += w[k] * x[at[k] + r * g->pitch + c];
+                sum += w[k] * x[at[k] * g->step + r * g->pitch + c];
             *y++ = sum;
         }
 }
@@ -68,11 +68,11 @@ FT_TARGETS void ft_taps_forward(float *y, const float *x, const float *w, const 
         for (uint32_t i = n; i < 8; i++)
             first[i] = first[n - 1];
         if (n > 4)
-            pieces_8(out, x, w, at, taps, bias, first);
+            pieces_8(out, x, w, at, taps, bias, g->step, first);
         else if (n > 2)
-            pieces_4(out, x, w, at, taps, bias, first);
+            pieces_4(out, x, w, at, taps, bias, g->step, first);
         else
-            pieces_2(out, x, w, at, taps, bias, first);
+            pieces_2(out, x, w, at, taps, bias, g->step, first);
         for (uint32_t i = 0; i < n; i++) {
             if (!early[i] && where[i] + 8 <= outputs) {
                 store(y + where[i], out[i]);
@@ -152,7 +152,7 @@ FT_TARGETS void ft_taps_backward_input(float *dx, const float *dy, const float *
         for (n = 1; fits && k + n < taps && (uint32_t)(at[k + n] - at[k]) <= g->reach;)
             n++;
         if (n == 1 || (n == 2 && run > 64)) {
-            spread(dx + at[k], dy, w[k], g);
+            spread(dx + at[k] * g->step, dy, w[k], g);
             if (n == 2)
                 spread(dx + at[k + 1], dy, w[k + 1], g);
             continue;
@@ -212,7 +212,7 @@ FT_INLINE void correlate_end(float lanes[FT_LANES], const float *dy, const float
         const float *from[N], *line = dy;                                                                                \
         v8 acc[N];                                                                                                       \
         for (int i = 0; i < N; i++) {                                                                                    \
-            from[i] = x + at[i];                                                                                         \
+            from[i] = x + at[i] * g->step;                                                                               \
             acc[i] = splat(0.0f);                                                                                        \
         }                                                                                                                \
         for (uint32_t r = 0; r < g->rows; r++, line += g->cols) {                                                        \
@@ -296,16 +296,12 @@ FT_TARGETS void ft_rows_copy(float *to, uint32_t to_pitch, const float *from, ui
     }
 }
 
-FT_TARGETS void ft_rows_add(float *to, uint32_t to_pitch, const float *from, uint32_t from_pitch, uint32_t rows,
-                            uint32_t cols)
+FT_TARGETS void ft_row_move(float *to, uint32_t to_step, const float *from, uint32_t from_step, uint32_t n, bool add)
 {
-    for (; rows; rows--, to += to_pitch, from += from_pitch) {
-        uint32_t c = 0;
-        for (; c + 8 <= cols; c += 8)
-            store(to + c, load(to + c) + load(from + c));
-        for (; c < cols; c++)
-            to[c] += from[c];
-    }
+    for (; add && to_step == 1 && from_step == 1 && n >= 8; n -= 8, to += 8, from += 8)
+        store(to, load(to) + load(from));
+    for (; n; n--, to += to_step, from += from_step)
+        *to = add ? *to + *from : *from;
 }
 
 void ft_zero(float *to, uint32_t n) { memset(to, 0, n * sizeof *to); }

@@ -1,4 +1,6 @@
 #include "../bytes.h"
+#include "blake2b.h"
+#include "cbor.h"
 #include "message.h"
 #include "monocypher.h"
 #include "wire.h"
@@ -7,34 +9,32 @@ enum { VERSION = 1, MAC = 16, HASH = 32, SMALLEST_PAYLOAD = 64, NONCE = 16, FIRM
 enum { OPERATORS = 0x7FE }; /* a bit per kind of BLOB.md: this core knows all of them */
 enum { HELLO_BYTES = 256 }; /* at least the longest */
 
-static ft_item number(uint64_t value) { return (ft_item){value, 0, true}; }
-static ft_item octets(const void *at, uint32_t count) { return (ft_item){count, at, true}; }
+static void write_text(ft_writer *w, const char *text) { ft_write_string(w, FT_CBOR_TEXT, text, (uint32_t)strlen(text)); }
+static void write_id(ft_writer *w, const ft_wire *wire) { write_text(w, ft_wire_device(wire)); }
 
-static ft_item id(const ft_wire *wire)
-{
-    uint32_t count;
-    const uint8_t *at = ft_record_id(wire, &count);
-    return octets(at, count);
-}
+static void add_text(ft_blake2b *b, const char *text) { ft_blake2b_add(b, text, (uint32_t)strlen(text)); }
 
-static void add_text(crypto_blake2b_ctx *ctx, const char *text)
+/* B(bytes, key, text) */
+static void digest(uint8_t *out, uint32_t bytes, const uint8_t key[FT_WIRE_KEY], const char *text)
 {
-    crypto_blake2b_update(ctx, (const uint8_t *)text, strlen(text));
+    ft_blake2b b;
+    ft_blake2b_start(&b, bytes, key, FT_WIRE_KEY);
+    add_text(&b, text);
+    ft_blake2b_end(&b, out);
 }
 
 /* B(16, k_hs, word || transcript || message), k_hs = B(32, psk, "fedtiny handshake 1") */
 static void mac(uint8_t out[MAC], const uint8_t *psk, const char *word, const uint8_t transcript[HASH], const uint8_t *message,
                 uint32_t count)
 {
-    static const char label[] = "fedtiny handshake 1";
-    crypto_blake2b_ctx ctx;
+    ft_blake2b b;
     uint8_t key[HASH];
-    crypto_blake2b_keyed(key, sizeof key, psk, FT_WIRE_KEY, (const uint8_t *)label, sizeof label - 1);
-    crypto_blake2b_keyed_init(&ctx, MAC, key, sizeof key);
-    add_text(&ctx, word);
-    crypto_blake2b_update(&ctx, transcript, HASH);
-    crypto_blake2b_update(&ctx, message, count);
-    crypto_blake2b_final(&ctx, out);
+    digest(key, HASH, psk, "fedtiny handshake 1");
+    ft_blake2b_start(&b, MAC, key, HASH);
+    add_text(&b, word);
+    ft_blake2b_add(&b, transcript, HASH);
+    ft_blake2b_add(&b, message, count);
+    ft_blake2b_end(&b, out);
     crypto_wipe(key, sizeof key);
 }
 
@@ -49,7 +49,7 @@ static void refuse(ft_wire *wire, uint8_t reason, uint32_t unknown)
 static uint8_t objection(const ft_wire *wire, const ft_item *m)
 {
     const uint8_t *key = ft_record_key(wire);
-    uint32_t profile = (uint32_t)m[FT_INVITE_PROFILE].number;
+    uint32_t profile = m[FT_INVITE_PROFILE].number;
     if (m[FT_INVITE_LOWEST].number > VERSION || m[FT_INVITE_HIGHEST].number < VERSION)
         return FT_REASON_VERSION;
     if (m[FT_INVITE_INCOMPAT].number)
@@ -67,7 +67,7 @@ void ft_handshake_invite(ft_wire *wire, const uint8_t *payload, uint32_t count)
     ft_item m[FT_ITEMS];
     ft_wire_handshake *h = &wire->hands;
     uint8_t t1[HASH], hello[HELLO_BYTES];
-    crypto_blake2b_ctx ctx;
+    ft_blake2b b;
     uint32_t id_bytes;
     const uint8_t *device = ft_record_id(wire, &id_bytes);
     if (!ft_message_decode(&ft_invite, payload, count, m) || m[FT_INVITE_PAYLOAD].number < SMALLEST_PAYLOAD) {
@@ -78,14 +78,16 @@ void ft_handshake_invite(ft_wire *wire, const uint8_t *payload, uint32_t count)
         && (m[FT_INVITE_DEVICE].number != id_bytes || memcmp(m[FT_INVITE_DEVICE].at, device, id_bytes) != 0))
         return;
     wire->announcing = false;
-    crypto_blake2b(t1, HASH, payload, count);
+    ft_blake2b_start(&b, HASH, 0, 0);
+    ft_blake2b_add(&b, payload, count);
+    ft_blake2b_end(&b, t1);
     if (h->offered && memcmp(t1, h->t1, HASH) == 0) {
         wire->wants |= FT_WANTS_HELLO;
         return;
     }
     uint8_t reason = objection(wire, m);
     if (reason) {
-        refuse(wire, reason, (uint32_t)m[FT_INVITE_INCOMPAT].number);
+        refuse(wire, reason, m[FT_INVITE_INCOMPAT].number);
         return;
     }
     h->offered = true;
@@ -102,47 +104,44 @@ void ft_handshake_invite(ft_wire *wire, const uint8_t *payload, uint32_t count)
         memcpy(h->theirs, m[FT_INVITE_PUBLIC].at, sizeof h->theirs);
     }
     wire->tasks.room(wire->tasks.ctx, &h->arena_bytes, &h->free_bytes);
-    crypto_blake2b_init(&ctx, HASH);
-    crypto_blake2b_update(&ctx, payload, count);
-    crypto_blake2b_update(&ctx, hello, ft_handshake_hello(wire, hello));
-    crypto_blake2b_final(&ctx, h->t2);
+    ft_blake2b_start(&b, HASH, 0, 0);
+    ft_blake2b_add(&b, payload, count);
+    ft_blake2b_add(&b, hello, ft_handshake_hello(wire, hello));
+    ft_blake2b_end(&b, h->t2);
     wire->wants |= FT_WANTS_HELLO;
 }
 
 /* The same bytes each time for one INVITE. */
-uint32_t ft_handshake_hello(ft_wire *wire, uint8_t *out)
+uint32_t ft_handshake_hello(const ft_wire *wire, uint8_t *out)
 {
     const ft_wire_handshake *h = &wire->hands;
     const ft_wire_facts *facts = wire->facts;
     uint8_t nonce[NONCE], public_key[FT_WIRE_KEY];
     uint32_t boots = ft_record_boots(wire), count;
-    for (int i = 0; i < 4; i++) {
-        nonce[i] = (uint8_t)(boots >> 8 * i);
-        nonce[4 + i] = (uint8_t)(h->count >> 8 * i);
-    }
+    ft_store_u32(nonce, boots);
+    ft_store_u32(nonce + 4, h->count);
     memcpy(nonce + 8, h->random, sizeof h->random);
-    ft_item m[FT_ITEMS] = {
-        [FT_HELLO_VERSION] = number(VERSION),
-        [FT_HELLO_NONCE] = octets(nonce, sizeof nonce),
-        [FT_HELLO_DEVICE] = id(wire),
-        [FT_HELLO_PROFILE] = number(h->profile),
-        [FT_HELLO_INCOMPAT] = number(0),
-        [FT_HELLO_COMPAT] = number(0),
-        [FT_HELLO_PAYLOAD] = number(h->max_payload),
-        [FT_HELLO_OBJECT] = number(h->arena_bytes),
-        [FT_HELLO_BOOT] = number(boots),
-        [FT_HELLO_RESET] = number(facts->reset_reason),
-        [FT_HELLO_BOARD] = octets(facts->board, (uint32_t)strlen(facts->board)),
-        [FT_HELLO_FIRMWARE] = octets(facts->firmware, FIRMWARE),
-        [FT_HELLO_OPERATORS] = number(OPERATORS),
-        [FT_HELLO_ARENA] = number(h->arena_bytes),
-        [FT_HELLO_FREE] = number(h->free_bytes),
-    };
+    ft_writer w = ft_write_map(out);
+    ft_write_number(&w, VERSION);
+    ft_write_string(&w, FT_CBOR_BYTES, nonce, sizeof nonce);
+    write_id(&w, wire);
+    ft_write_number(&w, h->profile);
+    ft_write_number(&w, 0); /* incompat and compat bits */
+    ft_write_number(&w, 0);
+    ft_write_number(&w, h->max_payload);
+    ft_write_number(&w, h->arena_bytes); /* the largest object */
+    ft_write_number(&w, boots);
+    ft_write_number(&w, facts->reset_reason);
+    write_text(&w, facts->board);
+    ft_write_string(&w, FT_CBOR_BYTES, facts->firmware, FIRMWARE);
+    ft_write_number(&w, OPERATORS);
+    ft_write_number(&w, h->arena_bytes);
+    ft_write_number(&w, h->free_bytes);
     if (h->profile == FT_PROFILE_PSK_FS) {
         facts->exchange->public_key(public_key, h->secret);
-        m[FT_HELLO_PUBLIC] = octets(public_key, sizeof public_key);
+        ft_write_string(&w, FT_CBOR_BYTES, public_key, sizeof public_key);
     }
-    count = ft_message_encode(&ft_hello, m, out, HELLO_BYTES - MAC);
+    count = ft_write_end(&w);
     if (h->profile == FT_PROFILE_PLAIN)
         return count;
     mac(out + count, ft_record_key(wire), "hello", h->t1, out, count);
@@ -153,17 +152,17 @@ uint32_t ft_handshake_hello(ft_wire *wire, uint8_t *out)
 static bool derive(ft_wire *wire, ft_wire_session *s)
 {
     const ft_wire_handshake *h = &wire->hands;
-    crypto_blake2b_ctx ctx;
+    ft_blake2b b;
     uint8_t keys[2 * FT_WIRE_KEY], shared[FT_WIRE_KEY];
-    crypto_blake2b_keyed_init(&ctx, sizeof keys, ft_record_key(wire), FT_WIRE_KEY);
-    add_text(&ctx, "fedtiny session 1");
-    crypto_blake2b_update(&ctx, h->t2, HASH);
+    ft_blake2b_start(&b, sizeof keys, ft_record_key(wire), FT_WIRE_KEY);
+    add_text(&b, "fedtiny session 1");
+    ft_blake2b_add(&b, h->t2, HASH);
     if (h->profile == FT_PROFILE_PSK_FS) {
         if (!wire->facts->exchange->shared(shared, h->secret, h->theirs))
             return false;
-        crypto_blake2b_update(&ctx, shared, sizeof shared);
+        ft_blake2b_add(&b, shared, sizeof shared);
     }
-    crypto_blake2b_final(&ctx, keys);
+    ft_blake2b_end(&b, keys);
     memcpy(s->up, keys, FT_WIRE_KEY);
     memcpy(s->down, keys + FT_WIRE_KEY, FT_WIRE_KEY);
     crypto_wipe(keys, sizeof keys);
@@ -184,8 +183,6 @@ void ft_handshake_welcome(ft_wire *wire, const uint8_t *payload, uint32_t count)
         || m[FT_WELCOME_SESSION].number == 0)
         return;
     if (!plain) {
-        if (!ft_record_key(wire))
-            return;
         mac(expected, ft_record_key(wire), "welcome", h->t2, payload, count - tail);
         if (crypto_verify16(expected, payload + count - tail) != 0)
             return;
@@ -195,16 +192,17 @@ void ft_handshake_welcome(ft_wire *wire, const uint8_t *payload, uint32_t count)
         if (!s->running || session != s->number)
             return;
     } else {
-        ft_wire_session next = {.running = true, .open = plain, .fresh = true, .number = session, .max_payload = h->max_payload};
-        if (!plain && !derive(wire, &next))
+        memset(s, 0, sizeof *s);
+        if (!plain && !derive(wire, s))
             return;
-        h->used = true;
+        s->running = s->fresh = h->used = true;
+        s->open = plain;
+        s->number = session;
+        s->max_payload = h->max_payload;
         crypto_wipe(h->secret, sizeof h->secret);
-        *s = next;
-        crypto_wipe(&next, sizeof next);
-        wire->wants &= ~(FT_WANTS_ACK | FT_WANTS_REPLY | FT_WANTS_REQUEST);
+        wire->wants &= (uint8_t)~(FT_WANTS_ACK | FT_WANTS_REPLY);
         wire->fetch.waiting = false;
-        wire->queue.bits[0] = wire->queue.bits[1] = 0;
+        memset(&wire->queue, 0, sizeof wire->queue);
     }
     wire->counts.dropped--;
     wire->wants |= FT_WANTS_READY;
@@ -226,30 +224,36 @@ void ft_handshake_enrol(ft_wire *wire, const uint8_t *payload, uint32_t count)
         wire->wants |= FT_WANTS_ENROLLED;
 }
 
-uint32_t ft_handshake_enrolled(ft_wire *wire, uint8_t *out)
+uint32_t ft_handshake_enrolled(const ft_wire *wire, uint8_t *out)
 {
-    static const char label[] = "fedtiny key check";
     uint8_t check[CHECK];
-    const uint8_t *key = ft_record_key(wire);
-    if (!key)
-        return 0;
-    crypto_blake2b_keyed(check, sizeof check, key, FT_WIRE_KEY, (const uint8_t *)label, sizeof label - 1);
-    ft_item m[] = {id(wire), octets(check, sizeof check)};
-    return ft_message_encode(&ft_enrolled, m, out, FT_WIRE_PAYLOAD);
+    digest(check, CHECK, ft_record_key(wire), "fedtiny key check");
+    ft_writer w = ft_write_map(out);
+    write_id(&w, wire);
+    ft_write_string(&w, FT_CBOR_BYTES, check, sizeof check);
+    return ft_write_end(&w);
 }
 
-uint32_t ft_handshake_refuse(ft_wire *wire, uint8_t *out)
+uint32_t ft_handshake_refuse(const ft_wire *wire, uint8_t *out)
 {
-    ft_item m[] = {number(wire->refusal), id(wire), {0, 0, false}, {0, 0, false}, {0, 0, false}};
-    if (wire->refusal == FT_REASON_VERSION)
-        m[FT_REFUSE_LOWEST] = m[FT_REFUSE_HIGHEST] = number(VERSION);
-    else if (wire->refusal == FT_REASON_INCOMPAT)
-        m[FT_REFUSE_UNKNOWN] = number(wire->unknown_bits);
-    return ft_message_encode(&ft_refuse, m, out, FT_WIRE_PAYLOAD);
+    ft_writer w = ft_write_map(out);
+    ft_write_number(&w, wire->refusal);
+    write_id(&w, wire);
+    if (wire->refusal == FT_REASON_VERSION) {
+        ft_write_number(&w, VERSION); /* lowest and highest */
+        ft_write_number(&w, VERSION);
+    } else if (wire->refusal == FT_REASON_INCOMPAT) {
+        w.key = FT_REFUSE_UNKNOWN;
+        ft_write_number(&w, wire->unknown_bits);
+    }
+    return ft_write_end(&w);
 }
 
-uint32_t ft_handshake_announce(ft_wire *wire, uint8_t *out)
+uint32_t ft_handshake_announce(const ft_wire *wire, uint8_t *out)
 {
-    ft_item m[] = {id(wire), octets(wire->facts->board, (uint32_t)strlen(wire->facts->board)), number(ft_record_boots(wire))};
-    return ft_message_encode(&ft_announce, m, out, FT_WIRE_PAYLOAD);
+    ft_writer w = ft_write_map(out);
+    write_id(&w, wire);
+    write_text(&w, wire->facts->board);
+    ft_write_number(&w, ft_record_boots(wire));
+    return ft_write_end(&w);
 }

@@ -1,10 +1,11 @@
 #include "message.h"
 
-#include "zcbor_decode.h"
-#include "zcbor_encode.h"
+#include <string.h>
+
+#include "cbor.h"
 
 enum { UINT = 1, ONE_OF, OCTETS, TEXT, NUMBERS, OBJECTS, MAY = 16 };
-enum { STATES = 5 }; /* of zcbor: the running one, a map, a list, an object, and what they share */
+enum { KINDS_OF_OBJECTS = 10 };
 
 #define FIELDS(...) {(const ft_field[]){__VA_ARGS__}, sizeof((const ft_field[]){__VA_ARGS__}) / sizeof(ft_field)}
 #define U8 {UINT, 0, 8}
@@ -24,178 +25,145 @@ const ft_schema ft_refuse = FIELDS({ONE_OF, 1, 6}, DEVICE, {UINT | MAY, 0, 8}, {
 const ft_schema ft_announce = FIELDS(DEVICE, BOARD, U32);
 const ft_schema ft_enrol = FIELDS(DEVICE, BYTES(32));
 const ft_schema ft_enrolled = FIELDS(DEVICE, BYTES(8));
-const ft_schema ft_task = FIELDS(U32, BYTES(8), U32, U8, {ONE_OF, 1, 11}, {NUMBERS | MAY, 0, 4}, {OBJECTS | MAY, 0, 0});
-const ft_schema ft_reply = FIELDS(U32, BYTES(8), U32, U8, U8, {NUMBERS | MAY, 0, 8}, {OBJECTS | MAY, 0, 0}, {TEXT | MAY, 0, 95});
+const ft_schema ft_task = FIELDS(U32, BYTES(8), U32, U8, {ONE_OF, 1, 11}, {NUMBERS | MAY, 0, FT_CBOR_F32}, {OBJECTS | MAY, 0, 0});
+const ft_schema ft_reply = FIELDS(U32, BYTES(8), U32, U8, U8, {NUMBERS | MAY, 0, FT_CBOR_F64}, {OBJECTS | MAY, 0, 0}, {TEXT | MAY, 0, 95});
 const ft_schema ft_request = FIELDS(BYTES(16), U32, U64);
 const ft_schema ft_ack = FIELDS(U32);
 
-/* Well-formed UTF-8 (RFC 3629): no overlong forms, no surrogates, nothing above U+10FFFF. */
-static bool is_text(const uint8_t *p, const uint8_t *end)
+/* Integers of 64 bits with sign and floats of the one width. */
+static bool numbers(ft_cbor *in, uint8_t floats)
 {
-    while (p < end) {
-        uint32_t lead = *p++, more = lead < 0x80 ? 0 : lead < 0xE0 ? 1 : lead < 0xF0 ? 2 : 3;
-        if (lead >= 0x80 && (lead < 0xC2 || lead > 0xF4))
+    uint32_t count;
+    ft_cbor_head head;
+    if (!ft_cbor_expect(in, FT_CBOR_LIST, &count))
+        return false;
+    for (; count; count--)
+        if (!ft_cbor_next(in, &head)
+            || (head.major == FT_CBOR_NINT ? head.high >> 31 : head.major != FT_CBOR_UINT && head.lead != floats))
             return false;
-        uint32_t low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80, high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-        for (; more; more--, low = 0x80, high = 0xBF)
-            if (p == end || *p < low || *p++ > high)
-                return false;
-    }
     return true;
 }
 
-static bool within(const ft_field *field, uint64_t number)
+/* How many; 0: they are malformed. */
+static uint32_t objects(ft_cbor *in, ft_wire_ref *refs)
 {
-    uint8_t type = field->type & (MAY - 1);
-    if (type == UINT)
-        return field->high == 64 || number >> field->high == 0;
-    return number >= field->low && number <= field->high;
-}
-
-/* Integers of up to 64 bits with sign, floats of the one width. */
-static bool numbers(zcbor_state_t *z, uint32_t float_bytes)
-{
-    uint64_t integer;
-    int64_t negative;
-    float f32;
-    double f64;
-    if (!zcbor_list_start_decode(z))
-        return false;
-    while (!zcbor_array_at_end(z)) {
-        if (zcbor_uint64_decode(z, &integer) || zcbor_int64_decode(z, &negative))
-            continue;
-        if (!(float_bytes == sizeof f32 ? zcbor_float32_decode(z, &f32) : zcbor_float64_decode(z, &f64)))
-            return false;
-    }
-    return zcbor_list_end_decode(z);
-}
-
-static bool object(zcbor_state_t *z, ft_wire_ref *ref)
-{
-    uint32_t kind;
-    struct zcbor_string hash;
-    if (!zcbor_list_start_decode(z) || !zcbor_uint32_decode(z, &kind) || kind < 1 || kind > 10 || !zcbor_bstr_decode(z, &hash)
-        || hash.len != FT_WIRE_HASH || !zcbor_uint32_decode(z, &ref->length) || !zcbor_list_end_decode(z))
-        return false;
-    ref->kind = (uint8_t)kind;
-    memcpy(ref->hash, hash.value, FT_WIRE_HASH);
-    return true;
-}
-
-static uint32_t objects(zcbor_state_t *z, ft_wire_ref *refs)
-{
-    uint32_t count = 0;
-    if (!zcbor_list_start_decode(z))
+    uint32_t count, three, kind, bytes;
+    if (!ft_cbor_expect(in, FT_CBOR_LIST, &count) || count > FT_WIRE_OBJECTS)
         return 0;
-    while (!zcbor_array_at_end(z))
-        if (count == FT_WIRE_OBJECTS || !object(z, &refs[count++]))
+    for (uint32_t i = 0; i < count; i++, refs++) {
+        if (!ft_cbor_expect(in, FT_CBOR_LIST, &three) || three != 3 || !ft_cbor_expect(in, FT_CBOR_UINT, &kind)
+            || kind - 1 >= KINDS_OF_OBJECTS || !ft_cbor_expect(in, FT_CBOR_BYTES, &bytes) || bytes != FT_WIRE_HASH
+            || in->end - in->at < FT_WIRE_HASH)
             return 0;
-    return zcbor_list_end_decode(z) ? count : 0;
+        refs->kind = (uint8_t)kind;
+        memcpy(refs->hash, in->at, FT_WIRE_HASH);
+        in->at += FT_WIRE_HASH;
+        if (!ft_cbor_expect(in, FT_CBOR_UINT, &refs->length))
+            return 0;
+    }
+    return count;
 }
 
-static bool get(zcbor_state_t *z, const ft_field *field, ft_item *item)
+static bool get(ft_cbor *in, const ft_field *field, ft_item *item)
 {
-    struct zcbor_string string;
+    static const uint8_t majors[] = {[UINT] = FT_CBOR_UINT, [ONE_OF] = FT_CBOR_UINT, [OCTETS] = FT_CBOR_BYTES, [TEXT] = FT_CBOR_TEXT};
     ft_wire_ref refs[FT_WIRE_OBJECTS];
+    ft_cbor_head head;
+    uint8_t type = field->type & (MAY - 1);
     item->there = true;
-    item->at = z->payload;
-    switch (field->type & (MAY - 1)) {
-    case UINT:
-    case ONE_OF:
-        return zcbor_uint64_decode(z, &item->number) && within(field, item->number);
-    case OCTETS:
-        if (!zcbor_bstr_decode(z, &string))
-            return false;
-        break;
-    case TEXT:
-        if (!zcbor_tstr_decode(z, &string) || !is_text(string.value, string.value + string.len))
-            return false;
-        break;
-    default:
-        if (!((field->type & (MAY - 1)) == NUMBERS ? numbers(z, field->high) : objects(z, refs) > 0))
-            return false;
-        item->number = (uint64_t)(z->payload - item->at);
-        return true;
+    item->at = in->at;
+    if (type >= NUMBERS) {
+        bool good = type == NUMBERS ? numbers(in, field->high) : objects(in, refs) > 0;
+        item->number = (uint32_t)(in->at - item->at);
+        return good;
     }
-    item->at = string.value;
-    item->number = string.len;
-    return within(field, item->number);
+    if (!ft_cbor_next(in, &head) || head.major != majors[type])
+        return false;
+    item->number = head.low;
+    item->high = head.high;
+    item->at = in->at;
+    if (type == UINT)
+        return field->high > 32 || (!head.high && (field->high == 32 || head.low >> field->high == 0));
+    if (head.high || head.low < field->low || head.low > field->high)
+        return false;
+    if (type == ONE_OF)
+        return true;
+    if (head.low > (uint32_t)(in->end - in->at))
+        return false;
+    in->at += head.low;
+    return true;
 }
 
 bool ft_message_decode(const ft_schema *schema, const uint8_t *bytes, uint32_t count, ft_item *items)
 {
-    zcbor_state_t z[STATES];
-    uint32_t key, next = 0;
-    zcbor_new_decode_state(z, STATES, bytes, count, 1, 0, 0);
+    ft_cbor in = {bytes, bytes + count};
+    uint32_t pairs, key, next = 0;
     memset(items, 0, FT_ITEMS * sizeof *items);
-    if (!zcbor_map_start_decode(z))
+    if (!ft_cbor_expect(&in, FT_CBOR_MAP, &pairs))
         return false;
-    while (!zcbor_array_at_end(z)) {
-        if (!zcbor_uint32_decode(z, &key) || key < next || key >= schema->count || !get(z, &schema->fields[key], &items[key]))
+    for (; pairs; pairs--, next = key + 1)
+        if (!ft_cbor_expect(&in, FT_CBOR_UINT, &key) || key < next || key >= schema->count
+            || !get(&in, &schema->fields[key], &items[key]))
             return false;
-        next = key + 1;
-    }
     for (key = 0; key < schema->count; key++)
         if (!items[key].there && !(schema->fields[key].type & MAY))
             return false;
-    return zcbor_map_end_decode(z) && z->payload == bytes + count;
+    return in.at == in.end;
 }
 
-/* CBOR that is there already. */
-static bool put_raw(zcbor_state_t *z, const ft_item *item)
+ft_writer ft_write_map(uint8_t *out)
 {
-    if (item->number > (uint64_t)(z->payload_end - z->payload))
-        return false;
-    memcpy(z->payload_mut, item->at, (size_t)item->number);
-    z->payload_mut += item->number;
-    z->elem_count++;
-    return true;
+    *out = FT_CBOR_MAP << 5;
+    return (ft_writer){out, out + 1, 0};
 }
 
-static bool put(zcbor_state_t *z, const ft_field *field, const ft_item *item)
+static void begin(ft_writer *w, uint8_t major, uint32_t low, uint32_t high)
 {
-    uint8_t type = field->type & (MAY - 1);
-    struct zcbor_string string = {item->at, (size_t)item->number};
-    if (type == NUMBERS || type == OBJECTS)
-        return put_raw(z, item);
-    if (!within(field, item->number))
-        return false;
-    return type == OCTETS ? zcbor_bstr_encode(z, &string)
-           : type == TEXT ? zcbor_tstr_encode(z, &string)
-                          : zcbor_uint64_put(z, item->number);
+    ++*w->out;
+    w->at = ft_cbor_put(w->at, FT_CBOR_UINT, w->key++, 0);
+    w->at = ft_cbor_put(w->at, major, low, high);
 }
 
-uint32_t ft_message_encode(const ft_schema *schema, const ft_item *items, uint8_t *out, uint32_t capacity)
+static void copy(ft_writer *w, const void *from, uint32_t count)
 {
-    zcbor_state_t z[STATES];
-    zcbor_new_encode_state(z, STATES, out, capacity, 1);
-    if (!zcbor_map_start_encode(z, FT_ITEMS))
-        return 0;
-    for (uint32_t key = 0; key < schema->count; key++)
-        if (items[key].there && !(zcbor_uint32_put(z, key) && put(z, &schema->fields[key], &items[key])))
-            return 0;
-    return zcbor_map_end_encode(z, FT_ITEMS) ? (uint32_t)(z->payload - out) : 0;
+    memcpy(w->at, from, count);
+    w->at += count;
 }
 
-uint32_t ft_message_put_refs(uint8_t *out, const ft_wire_ref *refs, uint32_t count)
+void ft_write_long(ft_writer *w, uint32_t low, uint32_t high) { begin(w, FT_CBOR_UINT, low, high); }
+void ft_write_number(ft_writer *w, uint32_t low) { begin(w, FT_CBOR_UINT, low, 0); }
+
+void ft_write_string(ft_writer *w, uint8_t major, const void *at, uint32_t count)
 {
-    zcbor_state_t z[STATES];
-    zcbor_new_encode_state(z, STATES, out, FT_REFS_BYTES, 1);
-    zcbor_list_start_encode(z, FT_WIRE_OBJECTS);
-    for (uint32_t i = 0; i < count; i++) {
-        zcbor_list_start_encode(z, 3);
-        zcbor_uint32_put(z, refs[i].kind);
-        zcbor_bstr_encode_ptr(z, (const char *)refs[i].hash, FT_WIRE_HASH);
-        zcbor_uint32_put(z, refs[i].length);
-        zcbor_list_end_encode(z, 3);
+    begin(w, major, count, 0);
+    copy(w, at, count);
+}
+
+void ft_write_raw(ft_writer *w, const void *cbor, uint32_t count)
+{
+    ++*w->out;
+    w->at = ft_cbor_put(w->at, FT_CBOR_UINT, w->key++, 0);
+    copy(w, cbor, count);
+}
+
+void ft_write_refs(ft_writer *w, const ft_wire_source *sources, uint32_t count)
+{
+    if (!count) {
+        ft_write_nothing(w);
+        return;
     }
-    zcbor_list_end_encode(z, FT_WIRE_OBJECTS);
-    return (uint32_t)(z->payload - out);
+    begin(w, FT_CBOR_LIST, count, 0);
+    for (; count; count--, sources++) {
+        w->at = ft_cbor_put(w->at, FT_CBOR_LIST, 3, 0);
+        w->at = ft_cbor_put(w->at, FT_CBOR_UINT, sources->ref.kind, 0);
+        w->at = ft_cbor_put(w->at, FT_CBOR_BYTES, FT_WIRE_HASH, 0);
+        copy(w, sources->ref.hash, FT_WIRE_HASH);
+        w->at = ft_cbor_put(w->at, FT_CBOR_UINT, sources->ref.length, 0);
+    }
 }
 
 uint32_t ft_message_get_refs(const ft_item *item, ft_wire_ref refs[FT_WIRE_OBJECTS])
 {
-    zcbor_state_t z[STATES];
-    zcbor_new_decode_state(z, STATES, item->at, (size_t)item->number, 1, 0, 0);
-    return item->there ? objects(z, refs) : 0;
+    ft_cbor in = {item->at, item->at + item->number};
+    return item->there ? objects(&in, refs) : 0;
 }

@@ -1,22 +1,23 @@
-/* The messages of fedtiny.cddl: a table of fields for each, one encoder and one decoder for all.
+/* The messages of fedtiny.cddl: a table of fields and one decoder for those that come, a writer for those that go.
  *
- * A message is an array of items, one per field; a field's position is its key. The decoder takes exactly what the encoder
- * would write (RFC 8949, 4.2.1): unknown or doubled keys, other types, longer integers than need be, bytes behind the message
- * are refused. */
+ * A message that came is an array of items, one per field; a field's position is its key. The decoder takes the one encoding
+ * (RFC 8949, 4.2.1): unknown or doubled keys, other types, longer integers than need be, bytes behind the message are refused.
+ * Text is not checked to be UTF-8: a node only compares it. */
 #ifndef FT_MESSAGE_H
 #define FT_MESSAGE_H
 
 #include "fedtiny_wire.h"
 
 typedef struct {
-    uint64_t number;   /* integers: the value; others: bytes at `at` */
+    uint32_t number;   /* integers: the value, of 64 bits the lower half; others: bytes at `at` */
+    uint32_t high;     /* of 64 bits the upper half */
     const uint8_t *at; /* bytes, text; lists: their CBOR with its head */
     bool there;
 } ft_item;
 
 typedef struct {
     uint8_t type;      /* private to message.c */
-    uint8_t low, high; /* of a value or a length; uint: bits */
+    uint8_t low, high; /* of a value or a length; uint: high = bits; numbers: high = head of its floats */
 } ft_field;
 
 typedef struct {
@@ -46,12 +47,21 @@ extern const ft_schema ft_invite, ft_hello, ft_welcome, ft_refuse, ft_announce, 
 
 /* items: FT_ITEMS of them; they point into bytes. */
 bool ft_message_decode(const ft_schema *schema, const uint8_t *bytes, uint32_t count, ft_item *items);
-/* Returns the bytes written, 0 if they are more than capacity or an item is outside of its type. */
-uint32_t ft_message_encode(const ft_schema *schema, const ft_item *items, uint8_t *out, uint32_t capacity);
+/* Writes the fields in the order of their keys; out has room for what they point to and 10 bytes each. */
+typedef struct {
+    uint8_t *out, *at; /* out: the map's head: fewer than 24 fields */
+    uint8_t key;       /* of the next field */
+} ft_writer;
 
-/* A list of objects, as the encoder takes it; out has FT_REFS_BYTES. */
-enum { FT_REFS_BYTES = 1 + FT_WIRE_OBJECTS * (1 + 1 + 1 + FT_WIRE_HASH + 5) };
-uint32_t ft_message_put_refs(uint8_t *out, const ft_wire_ref *refs, uint32_t count);
+ft_writer ft_write_map(uint8_t *out);
+void ft_write_number(ft_writer *w, uint32_t low);
+void ft_write_long(ft_writer *w, uint32_t low, uint32_t high);
+void ft_write_string(ft_writer *w, uint8_t major, const void *at, uint32_t count); /* of FT_CBOR_BYTES or FT_CBOR_TEXT */
+void ft_write_raw(ft_writer *w, const void *cbor, uint32_t count);
+void ft_write_refs(ft_writer *w, const ft_wire_source *sources, uint32_t count); /* a list of objects, none if count is 0 */
+static inline void ft_write_nothing(ft_writer *w) { w->key++; }
+static inline uint32_t ft_write_end(const ft_writer *w) { return (uint32_t)(w->at - w->out); }
+
 uint32_t ft_message_get_refs(const ft_item *item, ft_wire_ref refs[FT_WIRE_OBJECTS]); /* of a decoded message */
 
 #endif

@@ -1,16 +1,16 @@
 #include "../op/pack.h"
-#include "monocypher.h"
+#include "blake2b.h"
 #include "wire.h"
 
 enum { HEAD = 4, CHUNK = 64 };
 
 void ft_object_hash(uint8_t hash[FT_WIRE_HASH], uint8_t kind, const uint8_t *bytes, uint32_t count)
 {
-    crypto_blake2b_ctx ctx;
-    crypto_blake2b_init(&ctx, FT_WIRE_HASH);
-    crypto_blake2b_update(&ctx, &kind, 1);
-    crypto_blake2b_update(&ctx, bytes, count);
-    crypto_blake2b_final(&ctx, hash);
+    ft_blake2b b;
+    ft_blake2b_start(&b, FT_WIRE_HASH, 0, 0);
+    ft_blake2b_add(&b, &kind, 1);
+    ft_blake2b_add(&b, bytes, count);
+    ft_blake2b_end(&b, hash);
 }
 
 static uint8_t byte_at(const ft_wire_source *source, uint32_t at)
@@ -36,16 +36,16 @@ void ft_object_read(const ft_wire_source *source, uint32_t from, uint8_t *out, u
 
 void ft_object_name(ft_wire_source *source)
 {
-    crypto_blake2b_ctx ctx;
+    ft_blake2b b;
     uint8_t chunk[CHUNK];
     ft_wire_ref *ref = &source->ref;
     ref->length = source->form == FT_WIRE_BYTES ? source->count : HEAD + source->count * (source->form == FT_WIRE_F16 ? 2 : 4);
-    crypto_blake2b_init(&ctx, FT_WIRE_HASH);
-    crypto_blake2b_update(&ctx, &ref->kind, 1);
+    ft_blake2b_start(&b, FT_WIRE_HASH, 0, 0);
+    ft_blake2b_add(&b, &ref->kind, 1);
     for (uint32_t at = 0; at < ref->length; at += CHUNK) {
         uint32_t count = ref->length - at < CHUNK ? ref->length - at : CHUNK;
         ft_object_read(source, at, chunk, count);
-        crypto_blake2b_update(&ctx, chunk, count);
+        ft_blake2b_add(&b, chunk, count);
     }
-    crypto_blake2b_final(&ctx, ref->hash);
+    ft_blake2b_end(&b, ref->hash);
 }

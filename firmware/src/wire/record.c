@@ -38,25 +38,20 @@ bool ft_record_start(ft_wire *wire)
     return keep(wire, r);
 }
 
-bool ft_record_enrol(ft_wire *wire, const uint8_t *id, uint32_t id_bytes, const uint8_t key[FT_WIRE_KEY])
+bool ft_record_enrol(ft_wire *wire, const void *id, uint32_t id_bytes, const uint8_t *key)
 {
     uint8_t r[FT_WIRE_RECORD];
     memcpy(r, wire->record, sizeof r);
-    r[FLAGS] = HAS_KEY;
-    memcpy(r + KEY, key, FT_WIRE_KEY);
+    r[FLAGS] = key ? HAS_KEY : 0;
+    memset(r + KEY, 0, FT_WIRE_KEY);
+    if (key)
+        memcpy(r + KEY, key, FT_WIRE_KEY);
     name(r, id, id_bytes);
+    wire->hands.offered = false; /* with another key, or none */
     return keep(wire, r);
 }
 
-bool ft_record_forget(ft_wire *wire)
-{
-    uint8_t r[FT_WIRE_RECORD];
-    memcpy(r, wire->record, sizeof r);
-    r[FLAGS] = 0;
-    memset(r + KEY, 0, FT_WIRE_KEY);
-    name(r, wire->facts->device, (uint32_t)strlen(wire->facts->device));
-    return keep(wire, r);
-}
+bool ft_record_forget(ft_wire *wire) { return ft_record_enrol(wire, wire->facts->device, (uint32_t)strlen(wire->facts->device), 0); }
 
 uint32_t ft_record_boots(const ft_wire *wire) { return ft_load_u32(wire->record + BOOTS); }
 

@@ -69,91 +69,79 @@ static int read_sample(void *ctx, uint32_t index, float *x, uint16_t *label)
 const ft_data *ft_samples_own(const ft_service *s, ft_data *data)
 {
     bool whole = s->samples == s->samples_in_all;
+    if (s->own)
+        return s->own;
     *data = (ft_data){(void *)(uintptr_t)s, read_sample, whole ? s->samples : 0, whole ? s->dev_samples : 0};
-    return s->own ? s->own : data;
+    return data;
 }
 
-ft_status ft_samples_bind(ft_service *s)
+void ft_samples_bind(ft_service *s, ft_wire_reply *reply)
 {
     ft_data data;
     const ft_data *samples = ft_samples_own(s, &data);
     if (!s->node)
-        return FT_OK;
+        return;
     if (!s->own && samples->count && s->floats != ft_input_size(s->node)) {
+        ft_wire_fail(reply, FT_ERR_ARG, "samples of % numbers, and the model takes %", s->floats, ft_input_size(s->node));
         data.count = data.dev_count = 0;
-        ft_set_data(s->node, &data);
-        return FT_ERR_ARG;
     }
-    return ft_set_data(s->node, samples);
+    ft_set_data(s->node, samples);
 }
 
 typedef struct {
     uint32_t first, part, all, dev, floats;
 } put;
 
-static bool parameters(const ft_wire_task *task, put *p)
+static bool parameters(const ft_wire_task *task, put *p, ft_wire_reply *reply)
 {
-    uint32_t at = 0;
-    return ft_wire_integer(task, &at, &p->first) && ft_wire_integer(task, &at, &p->part) && ft_wire_integer(task, &at, &p->all)
-           && ft_wire_integer(task, &at, &p->dev) && ft_wire_integer(task, &at, &p->floats) && ft_wire_no_more(task, at)
-           && p->all <= 0x7FFFFFFFu && p->part <= p->all && p->first <= p->all - p->part && p->dev <= p->all;
+    uint32_t n[5];
+    bool good = ft_wire_numbers(task, "iiiii", n);
+    memcpy(p, n, sizeof n);
+    if (good && p->all <= 0x7FFFFFFFu && p->part <= p->all && p->first <= p->all - p->part && p->dev <= p->all)
+        return true;
+    return ft_service_wrong(reply);
 }
 
 uint32_t ft_samples_place(ft_service *s, const ft_wire_task *task, uint32_t length, ft_wire_reply *reply)
 {
     put p;
-    if (!parameters(task, &p)) {
-        ft_wire_fail(reply, FT_ERR_ARG, "put_data wants five numbers that fit together", 0, 0);
+    if (!parameters(task, &p, reply))
         return FT_SERVICE_NOWHERE;
-    }
-    if (s->own) {
-        ft_wire_fail(reply, FT_ERR_STATE, "this node has samples of its own", 0, 0);
-        return FT_SERVICE_NOWHERE;
-    }
     if (p.first == 0) { /* the old ones go before the new ones come */
         s->samples_at = s->bytes;
         s->samples = s->samples_in_all = s->dev_samples = 0;
-        ft_samples_bind(s);
+        ft_samples_bind(s, reply);
     } else if (p.first != s->samples || p.all != s->samples_in_all || p.floats != s->floats) {
-        ft_wire_fail(reply, FT_ERR_STATE, "this node has % samples: the part begins at %", s->samples, p.first);
+        ft_wire_fail(reply, FT_ERR_STATE, "the part begins at %, and there are % samples: begin anew", p.first, s->samples);
         return FT_SERVICE_NOWHERE;
     }
     uint32_t below = ft_service_below(s), room = s->samples_at - below;
     if (length > room || ft_align8(length) + TAIL > room) {
-        ft_wire_fail(reply, FT_ERR_NOMEM, "% bytes of samples, and % are free: take fewer", length, room);
+        ft_service_no_room(reply, length, room);
         return FT_SERVICE_NOWHERE;
     }
     return s->samples_at - TAIL - ft_align8(length);
-}
-
-static void store_u32(uint8_t *at, uint32_t value)
-{
-    for (int i = 0; i < 4; i++)
-        at[i] = (uint8_t)(value >> 8 * i);
 }
 
 void ft_samples_put(ft_service *s, const ft_wire_task *task, ft_wire_reply *reply)
 {
     put p;
     ft_shard shard;
-    if (!parameters(task, &p) || task->object_count != 1 || task->refs[0].kind != FT_KIND_SAMPLES) {
-        ft_wire_fail(reply, FT_ERR_ARG, "put_data wants five numbers and samples", 0, 0);
-        return;
-    }
     const ft_wire_ref *ref = &task->refs[0];
-    if (!ft_shard_open(&shard, task->objects[0], ref->length, p.floats, true) || shard.count != p.part
+    if (!parameters(task, &p, reply))
+        return;
+    if (task->object_count != 1 || ref->kind != FT_KIND_SAMPLES
+        || !ft_shard_open(&shard, task->objects[0], ref->length, p.floats, true) || shard.count != p.part
         || !ft_shard_check(&shard, p.floats)) {
-        ft_wire_fail(reply, FT_ERR_ARG, "the samples are not % of % numbers with labels", p.part, p.floats);
+        ft_service_wrong(reply);
         return;
     }
-    store_u32(s->memory + s->samples_at - TAIL, p.part);
-    store_u32(s->memory + s->samples_at - TAIL + 4, ref->length);
+    ft_store_u32(s->memory + s->samples_at - TAIL, p.part);
+    ft_store_u32(s->memory + s->samples_at - TAIL + 4, ref->length);
     s->samples_at -= TAIL + ft_align8(ref->length);
     s->samples += p.part;
     s->samples_in_all = p.all;
     s->dev_samples = p.dev;
     s->floats = p.floats;
-    reply->untouched = true;
-    if (ft_samples_bind(s) != FT_OK)
-        ft_wire_fail(reply, FT_ERR_ARG, "samples of % numbers, the model takes %", s->floats, ft_input_size(s->node));
+    ft_samples_bind(s, reply);
 }

@@ -17,6 +17,24 @@ uint32_t ft_service_below(const ft_service *s)
     return s->node ? s->arena_at + ft_align8(ft_memory_of(s->node)->peak) : ft_align8(s->model_bytes);
 }
 
+bool ft_service_wrong(ft_wire_reply *reply)
+{
+    ft_wire_fail(reply, FT_ERR_ARG, "parameters or objects that this task does not take", 0, 0);
+    return false;
+}
+
+bool ft_service_no_room(ft_wire_reply *reply, uint32_t bytes, uint32_t room)
+{
+    ft_wire_fail(reply, FT_ERR_NOMEM, "% bytes more are needed, and % are free: fewer samples or a smaller model", bytes, room);
+    return false;
+}
+
+static bool no_model(ft_wire_reply *reply)
+{
+    ft_wire_fail(reply, FT_ERR_STATE, "this node has no model yet: load one first", 0, 0);
+    return false;
+}
+
 /* A new model takes the old one's place, so that goes first. */
 static uint8_t *place_model(ft_service *s, const ft_wire_ref *ref, bool *have, ft_wire_reply *reply)
 {
@@ -27,8 +45,7 @@ static uint8_t *place_model(ft_service *s, const ft_wire_ref *ref, bool *have, f
     s->model_bytes = 0;
     if (ref->length <= s->samples_at)
         return s->memory;
-    ft_wire_fail(reply, FT_ERR_NOMEM, "a model of % bytes, and % are free: take fewer samples or a smaller model", ref->length,
-                 s->samples_at);
+    ft_service_no_room(reply, ref->length, s->samples_at);
     return 0;
 }
 
@@ -39,29 +56,32 @@ static uint8_t *place(void *ctx, const ft_wire_task *task, uint32_t i, bool *hav
     if (task->kind == FT_DO_LOAD && i == 0 && ref->kind == FT_KIND_MODEL)
         return place_model(s, ref, have, reply);
     if (task->kind == FT_DO_PUT_DATA && i == 0) {
-        uint32_t at = ft_samples_place(s, task, ref->length, reply);
+        uint32_t at = FT_SERVICE_NOWHERE;
+        if (s->own)
+            ft_wire_fail(reply, FT_ERR_STATE, "this node has samples of its own", 0, 0);
+        else
+            at = ft_samples_place(s, task, ref->length, reply);
         return at == FT_SERVICE_NOWHERE ? 0 : s->memory + at;
     }
     if (!s->node) {
-        ft_wire_fail(reply, FT_ERR_STATE, "this node has no model yet: send it the task load first", 0, 0);
+        no_model(reply);
         return 0;
     }
     uint32_t at = ft_work_at(s, task->kind);
     for (uint32_t k = 0; k < i; k++)
         at += ft_align8(task->refs[k].length); /* each was found to fit */
-    if (at <= s->samples_at && ref->length <= s->samples_at - at && ft_align8(ref->length) <= s->samples_at - at)
+    uint32_t room = at < s->samples_at ? s->samples_at - at : 0;
+    if (ref->length <= room && ft_align8(ref->length) <= room)
         return s->memory + at;
-    ft_wire_fail(reply, FT_ERR_NOMEM, "an object of % bytes, and % are free: take fewer samples", ref->length,
-                 at < s->samples_at ? s->samples_at - at : 0);
+    ft_service_no_room(reply, ref->length, room);
     return 0;
 }
 
 static void add_memory(const ft_service *s, ft_wire_reply *reply)
 {
-    static const ft_memory none;
-    const ft_memory *m = s->node ? ft_memory_of(s->node) : &none;
-    const uint32_t kinds[] = {m->node,     m->weights,     m->indices, m->statistics, m->gradients,
-                              m->momentum, m->activations, m->scratch, m->topk};
+    uint32_t kinds[9] = {0}; /* the first fields of ft_memory */
+    if (s->node)
+        memcpy(kinds, ft_memory_of(s->node), sizeof kinds);
     for (uint32_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         ft_wire_add_integer(reply, kinds[i]);
 }
@@ -70,9 +90,11 @@ static bool configuration(const ft_wire_task *task, ft_config *config)
 {
     enum { MICRO_BATCH, NORM, TOPK_MAX, TILE, MODES, KEEP, LEAN, LAYERWISE, PLAIN_SGD, LAST_LAYERS, LOSS, COUNT };
     static const uint16_t most[COUNT] = {0xFFFF, 0xFF, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFFFF, 0xFF}; /* 0: 32 bits */
-    uint32_t at = 0, n[COUNT];
+    uint32_t n[COUNT];
+    if (!ft_wire_numbers(task, "iiiiiiiiiii", n))
+        return false;
     for (int i = 0; i < COUNT; i++)
-        if (!ft_wire_integer(task, &at, &n[i]) || (most[i] && n[i] > most[i]))
+        if (most[i] && n[i] > most[i])
             return false;
     *config = (ft_config){.micro_batch = (uint16_t)n[MICRO_BATCH],
                           .modes = (uint8_t)n[MODES],
@@ -85,7 +107,7 @@ static bool configuration(const ft_wire_task *task, ft_config *config)
                           .plain_sgd = (uint8_t)n[PLAIN_SGD],
                           .last_layers = (uint16_t)n[LAST_LAYERS],
                           .loss = (uint8_t)n[LOSS]};
-    return ft_wire_no_more(task, at);
+    return true;
 }
 
 static void load(ft_service *s, const ft_wire_task *task, ft_wire_reply *reply)
@@ -93,7 +115,7 @@ static void load(ft_service *s, const ft_wire_task *task, ft_wire_reply *reply)
     ft_config config;
     uint32_t needed = 0;
     if (task->object_count != 1 || task->refs[0].kind != FT_KIND_MODEL || !configuration(task, &config)) {
-        ft_wire_fail(reply, FT_ERR_ARG, "load wants eleven numbers and a model", 0, 0);
+        ft_service_wrong(reply);
         return;
     }
     s->node = 0;
@@ -102,32 +124,28 @@ static void load(ft_service *s, const ft_wire_task *task, ft_wire_reply *reply)
     s->arena_at = ft_align8(s->model_bytes);
     uint32_t room = s->arena_at < s->samples_at ? s->samples_at - s->arena_at : 0;
     ft_status status = ft_load(s->memory + s->arena_at, room, s->memory, s->model_bytes, &config, &s->node, &needed);
-    if (status == FT_ERR_NOMEM) {
-        ft_wire_fail(reply, status, "the model takes % bytes beside its blob and the samples, and % are free", needed, room);
-    } else if (status != FT_OK) {
-        reply->status = (uint8_t)status;
-    } else if (ft_samples_bind(s) != FT_OK) {
-        ft_wire_fail(reply, FT_ERR_ARG, "samples of % numbers, the model takes %", s->floats, ft_input_size(s->node));
-    } else {
-        uint32_t peak = ft_memory_of(s->node)->peak;
-        s->peak = peak > s->peak ? peak : s->peak;
-        ft_wire_add_integer(reply, peak);
-        add_memory(s, reply);
-    }
+    if (status == FT_ERR_NOMEM)
+        ft_service_no_room(reply, needed, room);
+    reply->status = (uint8_t)status;
+    if (status != FT_OK)
+        return;
+    ft_samples_bind(s, reply);
+    uint32_t peak = ft_memory_of(s->node)->peak;
+    s->peak = peak > s->peak ? peak : s->peak;
+    ft_wire_add_integer(reply, peak);
+    add_memory(s, reply);
 }
 
 static void describe(const ft_service *s, ft_wire_reply *reply)
 {
     ft_data data;
     const ft_data *samples = ft_samples_own(s, &data);
-    reply->untouched = true;
     ft_wire_add_integer(reply, samples->count);
     ft_wire_add_integer(reply, samples->dev_count);
 }
 
 static void report(const ft_service *s, const ft_wire_counts *counts, uint32_t boots, ft_wire_reply *reply)
 {
-    reply->untouched = true;
     ft_wire_add_integer(reply, s->peak);
     ft_wire_add_integer(reply, counts->busy_ms);
     ft_wire_add_integer(reply, counts->tasks);
@@ -156,7 +174,7 @@ static void do_task(ft_service *s, const ft_wire_task *task, const ft_wire_count
         if (s->node)
             ft_work_do(s, task, reply);
         else
-            ft_wire_fail(reply, FT_ERR_STATE, "this node has no model yet: send it the task load first", 0, 0);
+            no_model(reply);
     }
 }
 

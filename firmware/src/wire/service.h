@@ -9,6 +9,10 @@ enum { FT_KIND_MODEL = 1, FT_KIND_MASKS, FT_KIND_VALUES, FT_KIND_STATISTICS, FT_
 enum { FT_DO_DESCRIBE = 1, FT_DO_PUT_DATA, FT_DO_LOAD, FT_DO_INSTALL, FT_DO_MEASURE_BN, FT_DO_EVALUATE, FT_DO_TRAIN, FT_DO_SCORE,
        FT_DO_INFER, FT_DO_REPORT };
 
+/* What goes wrong in more than one place; both return false. */
+bool ft_service_wrong(ft_wire_reply *reply);                              /* FT_ERR_ARG: not as PROTOCOL.md has this task */
+bool ft_service_no_room(ft_wire_reply *reply, uint32_t bytes, uint32_t room); /* FT_ERR_NOMEM */
+
 static inline uint32_t ft_align8(uint32_t bytes) { return (bytes + 7) & ~7u; }
 
 /* samples.c */
@@ -16,7 +20,7 @@ static inline uint32_t ft_align8(uint32_t bytes) { return (bytes + 7) & ~7u; }
 #define FT_SERVICE_NOWHERE 0xFFFFFFFFu
 uint32_t ft_samples_place(ft_service *s, const ft_wire_task *task, uint32_t length, ft_wire_reply *reply);
 void ft_samples_put(ft_service *s, const ft_wire_task *task, ft_wire_reply *reply);
-ft_status ft_samples_bind(ft_service *s); /* gives the node its data */
+void ft_samples_bind(ft_service *s, ft_wire_reply *reply); /* gives the node its data */
 const ft_data *ft_samples_own(const ft_service *s, ft_data *data); /* the application's, or those of put_data in *data */
 /* An object of kind 8: samples of `floats` numbers; labels: two bytes for each stand behind them all. */
 typedef struct {

@@ -1,10 +1,15 @@
+#include <string.h>
+
 #include "../bytes.h"
+#include "cbor.h"
 #include "message.h"
 #include "wire.h"
 
-enum { BLOCK_HEADER = 8, SPAN = 64, NAMED = 4 }; /* NAMED: bytes of the hash in a DATA frame */
+enum { BLOCK_HEADER = 8, SPAN = FT_WIRE_SPAN, NAMED = 4 }; /* NAMED: bytes of the hash in a DATA frame */
 enum { MOST = SPAN / 2 }; /* blocks in flight: a block that is lost twice does not yet hold up new ones */
 enum { FIRST_WAIT_MS = 250, LAST_WAIT_MS = 2000, TRIES = 10, LEAST_WINDOW = 8, LINE_SHARE_MS = 700, FRAME_COST = 40 };
+/* What is known of a block: AGAIN is in flight for another time, LOST is to be. */
+enum { UNKNOWN, TO_ASK, LOST, ASKED, AGAIN, HAVE };
 
 static uint32_t blocks_of(uint32_t length, uint32_t block_bytes) { return length / block_bytes + (length % block_bytes != 0); }
 
@@ -14,17 +19,11 @@ static uint32_t bytes_of(uint32_t block, uint32_t length, uint32_t block_bytes)
     return left < block_bytes ? left : block_bytes;
 }
 
-static uint32_t count_bits(uint64_t bits)
-{
-    uint32_t count = 0;
-    for (; bits; bits &= bits - 1)
-        count++;
-    return count;
-}
-
 /* -- What the node wants: the task's objects, one after the other. */
 
-static ft_wire_download *current(ft_wire *wire) { return &wire->downloads[wire->slots[wire->current]]; }
+static ft_wire_download *current(ft_wire *wire) { return &wire->downloads[wire->current]; }
+static uint8_t *state(ft_wire *wire, uint32_t block) { return &wire->fetch.blocks[block % SPAN]; }
+static uint32_t block_count(const ft_wire_download *d) { return blocks_of(d->ref.length, d->block_bytes); }
 
 static uint32_t window(const ft_wire *wire)
 {
@@ -38,73 +37,70 @@ static uint32_t window(const ft_wire *wire)
 }
 
 /* Blocks never asked for, as many as the window has room for, once half of it is free. */
-static uint64_t unasked(ft_wire *wire)
-{
-    const ft_wire_fetch *f = &wire->fetch;
-    const ft_wire_download *d = current(wire);
-    uint32_t blocks = blocks_of(d->ref.length, d->block_bytes), most = window(wire), flight = count_bits(f->asked | f->to_ask);
-    uint64_t known = d->have | f->asked | f->to_ask, found = 0;
-    if (flight > most / 2)
-        return 0;
-    for (uint32_t i = 0; i < SPAN && d->base + i < blocks && flight < most; i++) {
-        if (known >> i & 1)
-            continue;
-        found |= (uint64_t)1 << i;
-        flight++;
-    }
-    return found;
-}
-
 static void ask(ft_wire *wire)
 {
-    wire->fetch.to_ask |= unasked(wire);
-    if (wire->fetch.to_ask)
-        wire->wants |= FT_WANTS_REQUEST;
+    ft_wire_fetch *f = &wire->fetch;
+    const ft_wire_download *d = current(wire);
+    uint32_t most = window(wire);
+    if (f->flight <= most / 2)
+        for (uint32_t block = d->base; block < block_count(d) && block - d->base < SPAN && f->flight < most; block++)
+            if (*state(wire, block) == UNKNOWN) {
+                *state(wire, block) = TO_ASK;
+                f->flight++;
+            }
 }
 
 static void wait(ft_wire *wire)
 {
     ft_wire_fetch *f = &wire->fetch;
     uint32_t line_ms = 0, rate = wire->facts->bytes_per_s;
-    if (rate) /* twice what the window takes on the line */
-        line_ms = count_bits(f->asked) * (uint32_t)(wire->session.max_payload + FRAME_COST) * 2000u / rate;
+    if (rate) /* twice what is in flight takes on the line */
+        line_ms = f->flight * (uint32_t)(wire->session.max_payload + FRAME_COST) * 2000u / rate;
     f->at_ms = wire->port->now_ms(wire->port->ctx) + (f->wait_ms > line_ms ? f->wait_ms : line_ms);
     f->waiting = true;
 }
 
+/* What is in flight will not come; what has come stays. */
 static void nothing_asked(ft_wire *wire)
 {
     ft_wire_fetch *f = &wire->fetch;
-    f->asked = f->again = f->to_ask = 0;
-    f->mark = 0;
+    for (uint32_t i = 0; i < SPAN; i++)
+        if (f->blocks[i] != HAVE)
+            f->blocks[i] = UNKNOWN;
+    f->flight = 0;
+    f->next = f->mark = 0;
 }
 
-/* Goes to the first object that is not there yet. */
+/* Goes to the first object that is not there yet. Bytes of another time, that something else was written over since, do not have
+ * the hash either, and are fetched again. */
 static void go_on(ft_wire *wire)
 {
     uint8_t hash[FT_WIRE_HASH];
     for (; wire->current < wire->task.object_count; wire->current++) {
-        if (wire->slots[wire->current] >= FT_WIRE_OBJECTS)
-            continue;
         ft_wire_download *d = current(wire);
-        if (d->base < blocks_of(d->ref.length, d->block_bytes)) {
+        if (!d->block_bytes) /* it is there already */
+            continue;
+        if (wire->fetch.current != wire->current) {
+            memset(wire->fetch.blocks, UNKNOWN, SPAN);
+            nothing_asked(wire);
+        }
+        wire->fetch.current = wire->current;
+        if (d->base < block_count(d)) {
             ask(wire);
             return;
         }
-        nothing_asked(wire);
         ft_object_hash(hash, d->ref.kind, d->at, d->ref.length);
         if (memcmp(hash, d->ref.hash, FT_WIRE_HASH) == 0)
             continue;
         d->base = 0;
-        d->have = 0;
-        if (wire->damaged || !d->ref.length) {
-            ft_wire_fail(&wire->reply, FT_ERR_DATA, "object % came twice with bytes that do not have its hash", wire->current, 0);
+        nothing_asked(wire);
+        if (wire->damaged >> wire->current & 1 || !d->ref.length) {
+            ft_wire_fail(&wire->reply, FT_ERR_DATA, "object % came twice with a wrong hash", wire->current, 0);
             break;
         }
-        wire->damaged = true;
+        wire->damaged |= (uint8_t)(1 << wire->current);
         wire->current--; /* all of it again, once */
     }
-    wire->fetch.waiting = false;
     ft_task_complete(wire);
 }
 
@@ -117,40 +113,46 @@ void ft_fetch_start(ft_wire *wire)
     go_on(wire);
 }
 
+static bool store(ft_wire *wire, const uint8_t *payload, uint32_t count)
+{
+    ft_wire_download *d = current(wire);
+    uint32_t block = ft_load_u32(payload + NAMED);
+    if (memcmp(payload, d->ref.hash, NAMED) != 0 || block < d->base || block - d->base >= SPAN || block >= block_count(d)
+        || count != bytes_of(block, d->ref.length, d->block_bytes))
+        return false;
+    ft_wire_fetch *f = &wire->fetch;
+    uint8_t *known = state(wire, block);
+    for (uint32_t other = d->base; other < d->base + SPAN; other++) {
+        uint8_t *s = state(wire, other);
+        if (block >= f->mark && *s == AGAIN)
+            *s = ASKED;
+        if (*known == ASKED && other < block && *s == ASKED) { /* overtaken by one that was asked for later */
+            *s = LOST;
+            wire->counts.asked_again++;
+        }
+    }
+    if (*known == HAVE)
+        return false;
+    memcpy(d->at + block * d->block_bytes, payload + BLOCK_HEADER, count);
+    if (*known != UNKNOWN)
+        f->flight--;
+    *known = HAVE;
+    for (; *state(wire, d->base) == HAVE; d->base++)
+        *state(wire, d->base) = UNKNOWN;
+    return true;
+}
+
 void ft_fetch_data(ft_wire *wire, const uint8_t *payload, uint32_t count)
 {
     ft_wire_fetch *f = &wire->fetch;
     if (wire->state != FT_TASK_FETCHING || count <= BLOCK_HEADER)
         return;
-    ft_wire_download *d = current(wire);
-    uint32_t block = ft_load_u32(payload + NAMED), ahead = block - d->base;
-    if (memcmp(payload, d->ref.hash, NAMED) != 0 || block < d->base || ahead >= SPAN
-        || block >= blocks_of(d->ref.length, d->block_bytes)
-        || count - BLOCK_HEADER != bytes_of(block, d->ref.length, d->block_bytes))
-        return;
-    uint64_t bit = (uint64_t)1 << ahead, lost = 0;
-    if (block >= f->mark)
-        f->again = 0;
-    if (f->asked & bit & ~f->again) /* what was asked for before this one has been overtaken */
-        lost = f->asked & ~f->again & (bit - 1);
-    f->asked &= ~(lost | bit);
-    f->to_ask = (f->to_ask | lost) & ~bit;
-    f->again |= lost;
-    wire->counts.asked_again += count_bits(lost);
-    if (!(d->have & bit)) {
-        memcpy(d->at + block * d->block_bytes, payload + BLOCK_HEADER, count - BLOCK_HEADER);
-        d->have |= bit;
+    if (store(wire, payload, count - BLOCK_HEADER)) {
         f->tries = 0;
         f->wait_ms = FIRST_WAIT_MS;
+        wait(wire);
+        go_on(wire);
     }
-    for (; d->have & 1; d->base++) {
-        d->have >>= 1;
-        f->asked >>= 1;
-        f->again >>= 1;
-        f->to_ask >>= 1;
-    }
-    wait(wire);
-    go_on(wire);
 }
 
 void ft_fetch_tick(ft_wire *wire, uint32_t now_ms)
@@ -158,12 +160,11 @@ void ft_fetch_tick(ft_wire *wire, uint32_t now_ms)
     ft_wire_fetch *f = &wire->fetch;
     if (!f->waiting || (int32_t)(now_ms - f->at_ms) < 0)
         return;
-    wire->counts.asked_again += count_bits(f->asked);
+    wire->counts.asked_again += f->flight;
     nothing_asked(wire);
-    if (f->tries++ == TRIES) { /* until the host says something */
-        f->waiting = false;
+    f->waiting = f->tries++ < TRIES; /* else until the host says something */
+    if (!f->waiting)
         return;
-    }
     f->wait_ms = 2 * f->wait_ms < LAST_WAIT_MS ? 2 * f->wait_ms : LAST_WAIT_MS;
     ask(wire);
     wait(wire);
@@ -172,91 +173,88 @@ void ft_fetch_tick(ft_wire *wire, uint32_t now_ms)
 uint32_t ft_fetch_request(ft_wire *wire, uint8_t *out)
 {
     ft_wire_fetch *f = &wire->fetch;
-    ft_wire_download *d = current(wire);
-    if (wire->state != FT_TASK_FETCHING || !f->to_ask)
+    const ft_wire_download *d = current(wire);
+    uint32_t wanted[2] = {0, 0}, next = f->next;
+    if (wire->state != FT_TASK_FETCHING)
         return 0;
-    ft_item m[] = {{FT_WIRE_HASH, d->ref.hash, true}, {d->base, 0, true}, {f->to_ask, 0, true}};
-    if (f->to_ask & f->again) {
-        uint32_t above = 0;
-        while (above < SPAN && f->asked >> above)
-            above++;
-        f->mark = d->base + above;
+    for (uint32_t i = 0; i < SPAN; i++) {
+        uint8_t *s = state(wire, d->base + i);
+        if (*s != TO_ASK && *s != LOST)
+            continue;
+        wanted[i / 32] |= 1u << i % 32;
+        if (*s == LOST)
+            f->mark = f->next;
+        else if (d->base + i >= next)
+            next = d->base + i + 1;
+        *s = *s == LOST ? AGAIN : ASKED;
     }
-    f->asked |= f->to_ask;
-    f->to_ask = 0;
+    f->next = next;
+    if (!(wanted[0] | wanted[1]))
+        return 0;
     wait(wire);
-    return ft_message_encode(&ft_request, m, out, FT_WIRE_PAYLOAD);
+    ft_writer w = ft_write_map(out);
+    ft_write_string(&w, FT_CBOR_BYTES, d->ref.hash, FT_WIRE_HASH);
+    ft_write_number(&w, d->base);
+    ft_write_long(&w, wanted[0], wanted[1]);
+    return ft_write_end(&w);
 }
 
 /* -- What the host wants: blocks of the reply's objects. No other state is kept about it. */
 
 static uint32_t block_bytes(const ft_wire *wire) { return wire->session.max_payload - BLOCK_HEADER; }
 
-/* by < 128 */
-static void shift_up(uint64_t bits[2], uint32_t by)
+bool ft_queue_empty(const ft_wire *wire) { return wire->queue.base == wire->queue.end; }
+
+/* A block too far from others that wait is forgotten: the host asks again. */
+static void enqueue(ft_wire_queue *q, uint32_t block)
 {
-    if (by >= 64) {
-        bits[1] = bits[0];
-        bits[0] = 0;
-        by -= 64;
+    if (q->base == q->end)
+        q->base = q->end = block;
+    if (block < q->base) {
+        if (q->end - block > FT_WIRE_QUEUE)
+            return;
+        q->base = block;
+    } else if (block >= q->end) {
+        if (block - q->base >= FT_WIRE_QUEUE)
+            return;
+        q->end = block + 1;
     }
-    if (by) {
-        bits[1] = bits[1] << by | bits[0] >> (64 - by);
-        bits[0] <<= by;
-    }
+    q->bits[block % FT_WIRE_QUEUE / 8] |= (uint8_t)(1 << block % 8);
 }
 
-/* Blocks that lie too far behind others that wait are forgotten: the host asks again. */
 void ft_queue_request(ft_wire *wire, const uint8_t *payload, uint32_t count)
 {
     ft_item m[FT_ITEMS];
     ft_wire_queue *q = &wire->queue;
-    uint32_t i = 0;
-    if (!ft_message_decode(&ft_request, payload, count, m) || wire->state != FT_TASK_DONE)
+    uint8_t i = 0;
+    if (wire->state != FT_TASK_DONE || !ft_message_decode(&ft_request, payload, count, m))
         return;
     while (i < wire->reply.object_count && memcmp(wire->reply.objects[i].ref.hash, m[FT_REQUEST_HASH].at, FT_WIRE_HASH) != 0)
         i++;
     if (i == wire->reply.object_count)
         return;
-    uint32_t first = (uint32_t)m[FT_REQUEST_FIRST].number, blocks = blocks_of(wire->reply.objects[i].ref.length, block_bytes(wire));
-    uint64_t wanted[2] = {m[FT_REQUEST_WANTED].number, 0};
-    if (first >= blocks)
-        return;
-    if (blocks - first < SPAN)
-        wanted[0] &= ((uint64_t)1 << (blocks - first)) - 1;
-    if (q->object != i || ft_queue_empty(wire) || (first < q->base && q->base - first >= 2 * SPAN)) {
-        q->object = (uint8_t)i;
-        q->base = first;
-        q->bits[0] = q->bits[1] = 0;
-    }
-    if (first < q->base) {
-        shift_up(q->bits, q->base - first);
-        q->base = first;
-    }
-    if (first - q->base >= 2 * SPAN)
-        return;
-    shift_up(wanted, first - q->base);
-    q->bits[0] |= wanted[0];
-    q->bits[1] |= wanted[1];
+    if (q->object != i)
+        memset(q, 0, sizeof *q);
+    q->object = i;
+    uint32_t first = m[FT_REQUEST_FIRST].number, blocks = blocks_of(wire->reply.objects[i].ref.length, block_bytes(wire));
+    uint32_t wanted[2] = {m[FT_REQUEST_WANTED].number, m[FT_REQUEST_WANTED].high};
+    for (uint32_t k = 0; k < 64 && first < blocks && k < blocks - first; k++)
+        if (wanted[k / 32] >> k % 32 & 1)
+            enqueue(q, first + k);
 }
-
-bool ft_queue_empty(const ft_wire *wire) { return !(wire->queue.bits[0] | wire->queue.bits[1]); }
 
 uint32_t ft_queue_data(ft_wire *wire, uint8_t *out)
 {
     ft_wire_queue *q = &wire->queue;
-    bool found = false;
-    while (!found) {
-        found = q->bits[0] & 1;
-        q->bits[0] = q->bits[0] >> 1 | q->bits[1] << 63;
-        q->bits[1] >>= 1;
-        q->base++;
-    }
+    uint32_t block = q->base;
+    while (!(q->bits[block % FT_WIRE_QUEUE / 8] >> block % 8 & 1))
+        block++;
+    q->bits[block % FT_WIRE_QUEUE / 8] &= (uint8_t)~(1 << block % 8);
+    q->base = block + 1;
     const ft_wire_source *source = &wire->reply.objects[q->object];
-    uint32_t block = q->base - 1, count = bytes_of(block, source->ref.length, block_bytes(wire));
+    uint32_t count = bytes_of(block, source->ref.length, block_bytes(wire));
     memcpy(out, source->ref.hash, NAMED);
-    for (int i = 0; i < 4; i++)
-        out[NAMED + i] = (uint8_t)(block >> 8 * i);
+    ft_store_u32(out + NAMED, block);
     ft_object_read(source, block * block_bytes(wire), out + BLOCK_HEADER, count);
     return BLOCK_HEADER + count;
 }

@@ -1,11 +1,11 @@
 #include "wire.h"
 
 #include "../bytes.h"
+#include "cbor.h"
 #include "cobs.h"
 #include "message.h"
 
-enum { ANNOUNCE_MS = 1000, NO_SLOT = 0xFF, KIND_FORGET = 11, LONGEST_BOARD = 31 };
-enum { NOTHING = -1 };
+enum { ANNOUNCE_MS = 1000, NO_OBJECT = 0xFF, BLOCK_HEADER = 8, KIND_FORGET = 11, LONGEST_BOARD = 31 };
 /* The longest control message, a REPLY, fits any build's frame; so does HELLO. */
 typedef char a_reply_fits_a_frame[FT_WIRE_PAYLOAD >= 512 && FT_WIRE_PAYLOAD <= 4096 ? 1 : -1];
 
@@ -32,45 +32,23 @@ void ft_wire_log(ft_wire *wire, const char *text) { wire->log = text; }
 
 /* -- Tasks */
 
-static bool overlaps(const ft_wire_download *a, const ft_wire_download *b)
+/* The download of object i: an unfinished one of the same bytes for the same place goes on. */
+static void prepare(ft_wire *wire, uint32_t i, bool have)
 {
-    return a->at < b->at + b->ref.length && b->at < a->at + a->ref.length;
-}
-
-static bool same_ref(const ft_wire_ref *a, const ft_wire_ref *b)
-{
-    return a->kind == b->kind && a->length == b->length && memcmp(a->hash, b->hash, FT_WIRE_HASH) == 0;
-}
-
-/* The download of object i: an unfinished one of the same bytes at the same place goes on. */
-static uint8_t slot_for(ft_wire *wire, uint32_t i)
-{
-    ft_wire_download new = {wire->task.refs[i], (uint16_t)(wire->session.max_payload - 8), wire->task.objects[i], 0, 0};
-    uint8_t chosen = NO_SLOT;
-    for (uint8_t s = 0; s < FT_WIRE_OBJECTS; s++) {
-        ft_wire_download *d = &wire->downloads[s];
-        bool taken = false;
-        for (uint32_t k = 0; k < i; k++)
-            taken |= wire->slots[k] == s;
-        if (taken)
-            continue;
-        if (d->block_bytes == new.block_bytes && d->at == new.at && same_ref(&d->ref, &new.ref)) {
-            chosen = s;
-            new = *d;
-        } else if (d->block_bytes && overlaps(d, &new)) {
-            d->block_bytes = 0;
-        }
-        if (chosen == NO_SLOT || (!d->block_bytes && new.base == 0 && new.have == 0 && wire->downloads[chosen].block_bytes))
-            chosen = s;
-    }
-    wire->downloads[chosen] = new;
-    return chosen;
+    ft_wire_download *d = &wire->downloads[i];
+    const ft_wire_ref *ref = &wire->task.refs[i];
+    uint16_t block_bytes = have ? 0 : (uint16_t)(wire->session.max_payload - BLOCK_HEADER);
+    if (d->block_bytes == block_bytes && d->at == wire->task.objects[i] && d->ref.length == ref->length && d->ref.kind == ref->kind
+        && memcmp(d->ref.hash, ref->hash, FT_WIRE_HASH) == 0)
+        return;
+    *d = (ft_wire_download){*ref, block_bytes, wire->task.objects[i], 0};
+    wire->fetch.current = NO_OBJECT; /* what is known of blocks was known of another's */
 }
 
 static void fetch(ft_wire *wire)
 {
     wire->state = FT_TASK_FETCHING;
-    wire->damaged = false;
+    wire->damaged = 0;
     ft_fetch_start(wire);
 }
 
@@ -79,7 +57,7 @@ static void begin(ft_wire *wire)
 {
     ft_wire_task *task = &wire->task;
     memset(&wire->reply, 0, sizeof wire->reply);
-    wire->queue.bits[0] = wire->queue.bits[1] = 0;
+    memset(&wire->queue, 0, sizeof wire->queue);
     for (uint32_t i = 0; i < task->object_count; i++) {
         bool have = false;
         task->objects[i] = wire->tasks.place(wire->tasks.ctx, task, i, &have, &wire->reply);
@@ -89,7 +67,7 @@ static void begin(ft_wire *wire)
             ft_task_complete(wire);
             return;
         }
-        wire->slots[i] = have ? NO_SLOT : slot_for(wire, i);
+        prepare(wire, i, have);
     }
     fetch(wire);
 }
@@ -105,8 +83,8 @@ static bool take(ft_wire_task *task, const ft_item *m)
 {
     const ft_item *parameters = &m[FT_TASK_PARAMETERS];
     memset(task, 0, sizeof *task);
-    task->number = (uint32_t)m[FT_TASK_NUMBER].number;
-    task->round = (uint32_t)m[FT_TASK_ROUND].number;
+    task->number = m[FT_TASK_NUMBER].number;
+    task->round = m[FT_TASK_ROUND].number;
     task->attempt = (uint8_t)m[FT_TASK_ATTEMPT].number;
     task->kind = (uint8_t)m[FT_TASK_KIND].number;
     memcpy(task->run, m[FT_TASK_RUN].at, sizeof task->run);
@@ -128,7 +106,7 @@ static void on_task(ft_wire *wire, const uint8_t *payload, uint32_t count)
         wire->counts.dropped++;
         return;
     }
-    uint32_t number = (uint32_t)m[FT_TASK_NUMBER].number;
+    uint32_t number = m[FT_TASK_NUMBER].number;
     bool fresh = wire->session.fresh, same = wire->state != FT_TASK_NONE && number == task->number
         && task->kind == m[FT_TASK_KIND].number && task->round == m[FT_TASK_ROUND].number
         && task->attempt == m[FT_TASK_ATTEMPT].number && memcmp(task->run, m[FT_TASK_RUN].at, sizeof task->run) == 0;
@@ -162,8 +140,6 @@ static void work(ft_wire *wire)
             wire->tasks.work(wire->tasks.ctx, &wire->task, &wire->counts, ft_record_boots(wire), reply);
         else if (!ft_record_forget(wire))
             ft_wire_fail(reply, FT_ERR_DATA, "the key could not be erased: the storage failed", 0, 0);
-        if (!reply->untouched)
-            memset(wire->downloads, 0, sizeof wire->downloads);
     }
     for (uint32_t i = 0; i < reply->object_count; i++)
         ft_object_name(&reply->objects[i]);
@@ -173,31 +149,31 @@ static void work(ft_wire *wire)
     wire->wants |= FT_WANTS_REPLY;
 }
 
-static uint32_t put_reply(ft_wire *wire, uint8_t *out)
+static uint32_t put_reply(const ft_wire *wire, uint8_t *out)
 {
     const ft_wire_reply *r = &wire->reply;
     const ft_wire_task *t = &wire->task;
-    uint8_t raw[FT_REFS_BYTES];
-    ft_wire_ref refs[FT_WIRE_OBJECTS];
-    for (uint32_t i = 0; i < r->object_count; i++)
-        refs[i] = r->objects[i].ref;
-    ft_item m[FT_ITEMS] = {
-        [FT_REPLY_NUMBER] = {t->number, 0, true},
-        [FT_REPLY_RUN] = {sizeof t->run, t->run, true},
-        [FT_REPLY_ROUND] = {t->round, 0, true},
-        [FT_REPLY_ATTEMPT] = {t->attempt, 0, true},
-        [FT_REPLY_STATUS] = {r->status, 0, true},
-        [FT_REPLY_RESULTS] = {r->result_bytes, r->results, r->result_bytes > 0},
-        [FT_REPLY_OBJECTS] = {ft_message_put_refs(raw, refs, r->object_count), raw, r->object_count > 0},
-        [FT_REPLY_PROBLEM] = {strlen(r->problem), (const uint8_t *)r->problem, r->problem[0] != 0},
-    };
-    return ft_message_encode(&ft_reply, m, out, FT_WIRE_PAYLOAD);
+    ft_writer w = ft_write_map(out);
+    ft_write_number(&w, t->number);
+    ft_write_string(&w, FT_CBOR_BYTES, t->run, sizeof t->run);
+    ft_write_number(&w, t->round);
+    ft_write_number(&w, t->attempt);
+    ft_write_number(&w, r->status);
+    if (r->result_bytes)
+        ft_write_raw(&w, r->results, r->result_bytes);
+    else
+        ft_write_nothing(&w);
+    ft_write_refs(&w, r->objects, r->object_count);
+    if (r->problem[0])
+        ft_write_string(&w, FT_CBOR_TEXT, r->problem, (uint32_t)strlen(r->problem));
+    return ft_write_end(&w);
 }
 
 static uint32_t put_ack(const ft_wire *wire, uint8_t *out)
 {
-    ft_item m[] = {{wire->task.number, 0, true}};
-    return ft_message_encode(&ft_ack, m, out, FT_WIRE_PAYLOAD);
+    ft_writer w = ft_write_map(out);
+    ft_write_number(&w, wire->task.number);
+    return ft_write_end(&w);
 }
 
 /* -- Receiving */
@@ -268,70 +244,53 @@ void ft_wire_feed(ft_wire *wire, const uint8_t *bytes, size_t count)
 
 /* -- Sending */
 
-static int32_t put_control(ft_wire *wire, uint32_t want, uint8_t *out, uint8_t *type)
+static uint32_t put_ready(const ft_wire *wire, uint8_t *out)
 {
-    uint32_t count;
-    switch (want) {
-    case FT_WANTS_HELLO:
-        *type = FT_FRAME_HELLO;
-        count = ft_handshake_hello(wire, out);
-        break;
-    case FT_WANTS_REFUSE:
-        *type = FT_FRAME_REFUSE;
-        count = ft_handshake_refuse(wire, out);
-        break;
-    case FT_WANTS_ENROLLED:
-        *type = FT_FRAME_ENROLLED;
-        count = ft_handshake_enrolled(wire, out);
-        break;
-    case FT_WANTS_ANNOUNCE:
-        *type = FT_FRAME_ANNOUNCE;
-        count = ft_handshake_announce(wire, out);
-        break;
-    case FT_WANTS_READY:
-        *type = FT_FRAME_READY;
-        return wire->session.running ? 0 : NOTHING;
-    case FT_WANTS_ACK:
-        *type = FT_FRAME_ACK;
-        count = put_ack(wire, out);
-        break;
-    case FT_WANTS_REPLY:
-        *type = FT_FRAME_REPLY;
-        count = put_reply(wire, out);
-        break;
-    default:
-        *type = FT_FRAME_REQUEST;
-        count = ft_fetch_request(wire, out);
-    }
-    return count && (*type < FT_FRAME_TASK || wire->session.running) ? (int32_t)count : NOTHING;
+    (void)wire;
+    (void)out;
+    return 0;
 }
+
+/* By the bits of ft_wire.wants. */
+static const struct {
+    uint8_t type;
+    uint32_t (*put)(const ft_wire *wire, uint8_t *out);
+} control[] = {
+    {FT_FRAME_HELLO, ft_handshake_hello}, {FT_FRAME_REFUSE, ft_handshake_refuse}, {FT_FRAME_ENROLLED, ft_handshake_enrolled},
+    {FT_FRAME_READY, put_ready},          {FT_FRAME_ACK, put_ack},                {FT_FRAME_REPLY, put_reply},
+    {FT_FRAME_ANNOUNCE, ft_handshake_announce},
+};
 
 /* Makes the next frame; false: there is nothing to send. */
 static bool fill(ft_wire *wire)
 {
     uint8_t *out = ft_frame_payload(wire), type = FT_FRAME_DATA;
-    while (wire->wants) {
-        uint16_t want = (uint16_t)(wire->wants & -wire->wants);
-        wire->wants &= (uint16_t)~want;
-        int32_t count = put_control(wire, want, out, &type);
-        if (count != NOTHING) {
-            ft_frame_seal(wire, type, (uint32_t)count);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < sizeof control / sizeof *control; i++) {
+        if (!(wire->wants >> i & 1))
+            continue;
+        wire->wants &= (uint8_t)~(1u << i);
+        if (control[i].type < FT_FRAME_TASK && control[i].type != FT_FRAME_READY ? true : wire->session.running) {
+            ft_frame_seal(wire, control[i].type, control[i].put(wire, out));
             return true;
         }
     }
     if (!wire->session.running)
         return false;
-    if (wire->log) {
-        size_t count = strlen(wire->log);
+    if ((count = ft_fetch_request(wire, out)) != 0) {
+        type = FT_FRAME_REQUEST;
+    } else if (wire->log) {
+        type = FT_FRAME_LOG;
+        count = (uint32_t)strlen(wire->log);
         count = count < wire->session.max_payload ? count : wire->session.max_payload;
         memcpy(out, wire->log, count);
         wire->log = 0;
-        ft_frame_seal(wire, FT_FRAME_LOG, (uint32_t)count);
-        return true;
-    }
-    if (ft_queue_empty(wire))
+    } else if (!ft_queue_empty(wire)) {
+        count = ft_queue_data(wire, out);
+    } else {
         return false;
-    ft_frame_seal(wire, FT_FRAME_DATA, ft_queue_data(wire, out));
+    }
+    ft_frame_seal(wire, type, count);
     return true;
 }
 

@@ -12,9 +12,9 @@ enum { FT_FRAME_INVITE = 1, FT_FRAME_HELLO, FT_FRAME_WELCOME, FT_FRAME_READY, FT
 enum { FT_PROFILE_PLAIN, FT_PROFILE_PSK, FT_PROFILE_PSK_FS };
 enum { FT_REASON_VERSION = 1, FT_REASON_INCOMPAT, FT_REASON_PROFILE, FT_REASON_KEY, FT_REASON_NOT_ENROLLED };
 
-/* What waits to be sent: bits of ft_wire.wants, the first of them first. */
+/* What waits to be sent: bits of ft_wire.wants, the lowest first. */
 enum { FT_WANTS_HELLO = 1, FT_WANTS_REFUSE = 2, FT_WANTS_ENROLLED = 4, FT_WANTS_READY = 8, FT_WANTS_ACK = 16,
-       FT_WANTS_REPLY = 32, FT_WANTS_REQUEST = 64, FT_WANTS_ANNOUNCE = 128 };
+       FT_WANTS_REPLY = 32, FT_WANTS_ANNOUNCE = 64 };
 
 typedef struct {
     uint8_t type;
@@ -32,14 +32,14 @@ void ft_frame_seal(ft_wire *wire, uint8_t type, uint32_t count); /* makes it wha
 void ft_handshake_invite(ft_wire *wire, const uint8_t *payload, uint32_t count);
 void ft_handshake_welcome(ft_wire *wire, const uint8_t *payload, uint32_t count);
 void ft_handshake_enrol(ft_wire *wire, const uint8_t *payload, uint32_t count);
-uint32_t ft_handshake_hello(ft_wire *wire, uint8_t *out);
-uint32_t ft_handshake_refuse(ft_wire *wire, uint8_t *out);
-uint32_t ft_handshake_enrolled(ft_wire *wire, uint8_t *out);
-uint32_t ft_handshake_announce(ft_wire *wire, uint8_t *out);
+uint32_t ft_handshake_hello(const ft_wire *wire, uint8_t *out);
+uint32_t ft_handshake_refuse(const ft_wire *wire, uint8_t *out);
+uint32_t ft_handshake_enrolled(const ft_wire *wire, uint8_t *out);
+uint32_t ft_handshake_announce(const ft_wire *wire, uint8_t *out);
 
 /* record.c */
 bool ft_record_start(ft_wire *wire); /* reads, or makes, and counts the boot */
-bool ft_record_enrol(ft_wire *wire, const uint8_t *id, uint32_t id_bytes, const uint8_t key[FT_WIRE_KEY]);
+bool ft_record_enrol(ft_wire *wire, const void *id, uint32_t id_bytes, const uint8_t *key); /* key NULL: none */
 bool ft_record_forget(ft_wire *wire);
 uint32_t ft_record_boots(const ft_wire *wire);
 const uint8_t *ft_record_id(const ft_wire *wire, uint32_t *bytes);

@@ -50,8 +50,7 @@ static void *take(desk *d, uint64_t bytes)
     uint32_t room = d->s->samples_at > d->at ? d->s->samples_at - d->at : 0;
     void *at = d->s->memory + d->at;
     if (bytes > room || ft_align8((uint32_t)bytes) > room) {
-        ft_wire_fail(d->reply, FT_ERR_NOMEM, "% bytes beside the model, and % are free: take fewer samples",
-                     bytes > 0xFFFFFFFFu ? 0xFFFFFFFFu : (uint32_t)bytes, room);
+        ft_service_no_room(d->reply, bytes > 0xFFFFFFFFu ? 0xFFFFFFFFu : (uint32_t)bytes, room);
         return 0;
     }
     d->at += ft_align8((uint32_t)bytes);
@@ -66,11 +65,7 @@ static bool check(desk *d, ft_status status)
     return status == FT_OK;
 }
 
-static bool wrong(desk *d, const char *what)
-{
-    ft_wire_fail(d->reply, FT_ERR_ARG, what, 0, 0);
-    return false;
-}
+static bool wrong(desk *d) { return ft_service_wrong(d->reply); }
 
 /* The task's object of this kind; NULL: there is none. */
 static const uint8_t *object(const desk *d, uint8_t kind, uint32_t *length)
@@ -97,7 +92,7 @@ static const float *vector(desk *d, const uint8_t *bytes, uint32_t length, uint3
             ft_pack_restore(out, bytes + HEAD, FT_PACK_F16, 1, *count, 0);
         return out;
     }
-    wrong(d, "a vector with an unknown encoding or of an odd length");
+    wrong(d);
     return 0;
 }
 
@@ -125,7 +120,7 @@ static bool masks(desk *d, const uint8_t *bytes, uint32_t length)
 {
     while (length) {
         if (length < MASK_HEAD || ft_load_u32(bytes + 4) > length - MASK_HEAD)
-            return wrong(d, "masks that end in the middle");
+            return wrong(d);
         uint32_t count = ft_load_u32(bytes + 4), encoding = bytes[2] | (uint32_t)bytes[3] << 8;
         if (!check(d, ft_set_mask(d->s->node, ft_load_u16(bytes), encoding, bytes + MASK_HEAD, count))) {
             ft_wire_fail(d->reply, (ft_status)d->reply->status, "the mask of layer % was refused", ft_load_u16(bytes), 0);
@@ -146,7 +141,7 @@ static void install(desk *d)
         return;
     bytes = object(d, FT_KIND_VALUES, &length);
     if (!bytes) {
-        wrong(d, "install wants values");
+        wrong(d);
         return;
     }
     numbers = vector(d, bytes, length, &count);
@@ -167,11 +162,13 @@ typedef struct {
 
 static bool open_pool(desk *d, pool *p)
 {
-    uint32_t at = 0, length = 0, layers = ft_layer_count(d->s->node), values = ft_value_count(d->s->node);
+    uint32_t n[2], length = 0, layers = ft_layer_count(d->s->node), values = ft_value_count(d->s->node);
     const uint8_t *bytes = object(d, FT_KIND_CANDIDATES, &length);
-    if (!ft_wire_integer(d->task, &at, &p->subset) || !ft_wire_integer(d->task, &at, &p->count) || !ft_wire_no_more(d->task, at)
-        || (p->count > 0) != (bytes != 0) || (uint64_t)p->count * layers * sizeof(float) != length || (p->count && !layers))
-        return wrong(d, "a subset, a number of candidates, and a threshold for each layer of each");
+    if (!ft_wire_numbers(d->task, "ii", n) || (n[1] > 0) != (bytes != 0)
+        || (uint64_t)n[1] * layers * sizeof(float) != length || (n[1] && !layers))
+        return wrong(d);
+    p->subset = n[0];
+    p->count = n[1];
     p->thresholds = (const float *)(const void *)bytes;
     p->installed = 0;
     if (!p->count)
@@ -226,7 +223,7 @@ static void evaluate(desk *d)
     if (bytes && !(stats = vector(d, bytes, length, &count)))
         return;
     if (bytes && count != (uint64_t)rows(&p) * floats) {
-        wrong(d, "statistics for each candidate, or none");
+        wrong(d);
         return;
     }
     float *before = take_floats(d, floats);
@@ -254,14 +251,16 @@ static void train(desk *d)
     ft_node *node = d->s->node;
     ft_train_task task;
     ft_score_sum sum;
-    uint32_t at = 0, half, values = ft_value_count(node), floats = ft_stat_count(node), start = work_start(d->s);
-    if (!ft_wire_integer(d->task, &at, &task.epochs) || !ft_wire_integer(d->task, &at, &task.seed)
-        || !ft_wire_float(d->task, &at, &task.lr) || !ft_wire_float(d->task, &at, &task.momentum)
-        || !ft_wire_float(d->task, &at, &task.weight_decay) || !ft_wire_integer(d->task, &at, &half) || half > F16
-        || !ft_wire_no_more(d->task, at)) {
-        wrong(d, "train wants epochs, seed, lr, momentum, weight_decay and an encoding");
+    uint32_t n[6], values = ft_value_count(node), floats = ft_stat_count(node), start = work_start(d->s);
+    if (!ft_wire_numbers(d->task, "iifffi", n) || n[5] > F16) {
+        wrong(d);
         return;
     }
+    task.epochs = n[0];
+    task.seed = n[1];
+    memcpy(&task.lr, n + 2, sizeof task.lr);
+    memcpy(&task.momentum, n + 3, sizeof task.momentum);
+    memcpy(&task.weight_decay, n + 4, sizeof task.weight_decay);
     uint32_t moments_at = d->at;
     d->at = start;
     float *trained = take_floats(d, values); /* from idle memory: filled when training is over */
@@ -276,7 +275,7 @@ static void train(desk *d)
     ft_wire_add_integer(d->reply, sum.samples);
     ft_wire_add_integer(d->reply, sum.correct);
     ft_wire_add_double(d->reply, sum.loss_sum);
-    give(d, FT_KIND_VALUES, half ? FT_WIRE_F16 : FT_WIRE_F32, trained, values);
+    give(d, FT_KIND_VALUES, n[5] ? FT_WIRE_F16 : FT_WIRE_F32, trained, values);
     give(d, FT_KIND_MOMENTS, FT_WIRE_F32, moments, floats);
 }
 
@@ -286,13 +285,13 @@ static void score(desk *d)
     uint8_t *first = take(d, 0);
     const ft_topk_entry *entries;
     if (!first || !ft_wire_integer(d->task, &at, &batches) || !ft_wire_integer(d->task, &at, &seed)) {
-        wrong(d, "score wants batches, seed and layers with their numbers");
+        wrong(d);
         return;
     }
     uint32_t begin = d->at;
     while (!ft_wire_no_more(d->task, at)) {
         if (!ft_wire_integer(d->task, &at, &layer) || !ft_wire_integer(d->task, &at, &k) || layer > 0xFFFF) {
-            wrong(d, "score wants batches, seed and layers with their numbers");
+            wrong(d);
             return;
         }
         if (!check(d, ft_score(d->s->node, layer, k, batches, seed, &entries, &found)))
@@ -310,12 +309,12 @@ static void score(desk *d)
 
 static void infer(desk *d)
 {
-    uint32_t at = 0, count, length, floats = ft_input_size(d->s->node), classes = ft_class_count(d->s->node);
+    uint32_t count, length, floats = ft_input_size(d->s->node), classes = ft_class_count(d->s->node);
     const uint8_t *bytes = object(d, FT_KIND_SAMPLES, &length);
     ft_shard shard;
-    if (!bytes || !ft_wire_integer(d->task, &at, &count) || !ft_wire_no_more(d->task, at)
+    if (!bytes || !ft_wire_numbers(d->task, "i", &count)
         || !ft_shard_open(&shard, bytes, length, floats, false) || shard.count != count || !ft_shard_check(&shard, floats)) {
-        wrong(d, "infer wants a number and as many samples, without labels");
+        wrong(d);
         return;
     }
     float *x = take_floats(d, floats), *logits = take_floats(d, (uint64_t)count * classes);

@@ -1,12 +1,10 @@
-/* Links every public call, so that the linker's section collection leaves all of a node that trains. Of the board's port it
- * takes the start-up code alone: what else is there serves measurements. */
+/* Links every public call, so that the linker's section collection leaves all of the core; and what flash_more names. */
 #include "fedtiny.h"
-
-void start_program(void);
-void start_fault(void);
 
 typedef void (*call)(void);
 #define CALL(f) (call)(void *)(f)
+
+extern const call flash_more; /* flash_none.c, flash_wire.c */
 
 int main(void)
 {
@@ -22,17 +20,7 @@ int main(void)
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
         if (*(const call volatile *)&all[i] == 0)
             return 1;
+    if (flash_more)
+        flash_more();
     return 0;
-}
-
-void start_program(void)
-{
-    main();
-    start_fault();
-}
-
-void start_fault(void)
-{
-    for (;;)
-        ;
 }

@@ -96,7 +96,7 @@ class Bench:
 
     def flash(self, target: str, build: builds.Build) -> int:
         self.say(f"{target}: flash of a node, {build.name}")
-        return builds.flash_bytes(target, build, self._folder)
+        return builds.flash_bytes(target, build, "node", self._folder)
 
     def _modelled(self, target: str, elf: Path, executed: Any, taken: Any) -> int:
         total, _ = cycles.cycles(cycles.disassemble(builds.board_of(target), elf), executed, taken)

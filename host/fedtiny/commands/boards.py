@@ -53,7 +53,7 @@ def boards(folder: BoardFolder = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"boards": rows})
         return
-    from fedtiny.progress import print_boards
+    from fedtiny.commands.tables import print_boards
 
     print_boards(rows)
 
@@ -219,7 +219,7 @@ def flash(
     if as_json:
         print_json({"images": [_image(made) for made in images.values()], "boards": [_outcome(o) for o in outcomes]})
     else:
-        from fedtiny.progress import print_flashed
+        from fedtiny.commands.tables import print_flashed
 
         print_flashed([_outcome(outcome) for outcome in outcomes])
     if any(outcome.problem for outcome in outcomes):
@@ -305,7 +305,7 @@ def scan(
     if as_json:
         print_json({"devices": rows})
         return
-    from fedtiny.progress import print_scanned
+    from fedtiny.commands.tables import print_scanned
 
     print_scanned(rows)
 
@@ -323,7 +323,7 @@ def doctor(folder: BoardFolder = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"good": not wrong, "checks": [check.as_json() for check in checks]})
     else:
-        from fedtiny.progress import print_checks
+        from fedtiny.commands.tables import print_checks
 
         print_checks([check.as_json() for check in checks], _together([check.mend for check in wrong]))
     if wrong:

@@ -86,13 +86,12 @@ class WireNode:
 
     async def serve(self, tasks: Sequence[Task], packer: Packer) -> tuple[Reply, ...]:
         """Raises LinkError and the like; what the node has in memory is then not relied on."""
+        for task in tasks:
+            if isinstance(task, PutData):  # wanted, whether it arrives now or later
+                self._held = self._held.after(task)
         try:
             await self._reach()
-            replies = []
-            for task in tasks:
-                if isinstance(task, PutData):  # wanted, whether it arrives now or later
-                    self._held = self._held.after(task)
-                replies.append(await self._do(task, packer))
+            replies = [await self._do(task, packer) for task in tasks]
         except BaseException:
             self._in_memory = False
             raise
@@ -130,15 +129,15 @@ class WireNode:
 
 
 def _refusal(task: Task, answer: Answer, hello: Hello) -> str:
-    what = type(task).__name__
-    more = f" ({answer.problem})" if answer.problem else ""
+    what, words = type(task).__name__, status_text(answer.status)
+    more = f" ({answer.problem})" if answer.problem not in ("", words) else ""
     advice = ""
     if isinstance(task, Load):
         advice = (
             f" It has {hello.arena_bytes:,} bytes for samples, model and work. Set fleet.ram_bytes to what is free: "
             "then it is said which settings make the model fit."
         )
-    return f"it cannot do {what}: {status_text(answer.status)}{more}.{advice}"
+    return f"it cannot do {what}: {words}{more}.{advice}"
 
 
 class WireFleet:

@@ -41,7 +41,7 @@ NOISE_TEXT = 200  # bytes of noise in one line of the log
 class Carrier:
     """What is to be known of a link: a byte stream or whole frames, its largest payload, bytes per second if known.
 
-    `budget`: where many nodes share a carrier, how much they may all be asked for at a time.
+    `budget`: where many nodes share a carrier, how much may be under way to and from them all.
     """
 
     name: str
@@ -216,7 +216,7 @@ class Endpoint:
         self._damaged = False
         self._outbox, self._inbox = Outbox(), Inbox()
         self._fetching = _Timer(objects.FIRST_TIMEOUT_S, objects.LAST_TIMEOUT_S)
-        self._in_line = False  # the reply is here, the carrier's budget has no room for its objects yet
+        self._in_line = False  # a task or reply has objects for which the carrier's budget has no room yet
 
     # -- what the caller does
 
@@ -241,6 +241,7 @@ class Endpoint:
         self._drop_handshake()
         self._control.clear()
         self._fetching.stop()
+        self._leave_line()
 
     def ask(self, job: Job, now: float, on_done: Callable[[Ticket], None] = lambda _: None) -> Ticket:
         """Starts a job; one at a time. The ticket ends with an Answer or a LinkError."""
@@ -258,7 +259,7 @@ class Endpoint:
         self._reply, self._damaged, self._limit = None, False, None
         self._life = now
         self._phase = _Phase.TELLING
-        self._telling.start(now)
+        self._begin_telling(now)
         if self._up and self._session is None and self._handshake is None:
             self._shake_hands(now)
         return ticket
@@ -307,12 +308,15 @@ class Endpoint:
             return
         for piece in self._splitter.feed(data):
             if isinstance(piece, Noise):
-                self.traffic.noise_bytes += len(piece.data)
-                text = piece.data.decode("utf-8", "replace").strip()
-                if text:
-                    self._on_log(text[:NOISE_TEXT])
+                self._on_noise(piece)
             else:
                 self._on_bytes(piece.frame, piece.stream_bytes, now)
+
+    def _on_noise(self, noise: Noise) -> None:
+        self.traffic.noise_bytes += len(noise.data)
+        text = noise.data.decode("utf-8", "replace").strip()
+        if text:
+            self._on_log(text[:NOISE_TEXT])
 
     def outgoing(self, now: float) -> bytes | None:
         """The next frame for the carrier, or None. Ask only while the carrier takes more: here nothing waits twice."""
@@ -330,13 +334,17 @@ class Endpoint:
         """When `tick` wants to be called, at the latest."""
         times = [self._silence_ends()] if self._ticket or self._enrolling or self._reaching else []
         times += [t for t in (self._limit,) if t is not None]
+        if self._in_line and self.carrier.budget and (turn := self.carrier.budget.deadline(self)) is not None:
+            times.append(turn)
         if self._up:
             times += [t.at for t in self._timers() if t.at is not None]
         return min(times, default=None)
 
     def tick(self, now: float) -> None:
         """Repeats what was not answered in time, and gives up on what never was."""
-        if self._in_line:
+        if self._in_line and self._phase is _Phase.TELLING:
+            self._begin_telling(now)
+        elif self._in_line:
             self._begin_fetching(now)
         self._give_up(now)
         if not self._up:
@@ -467,7 +475,7 @@ class Endpoint:
             return
         if self._phase is not _Phase.FETCHING:
             self._phase = _Phase.TELLING
-            self._telling.start(now)
+            self._begin_telling(now)
             return
         if self._reply and self._reply.objects:
             self._inbox.want(self._reply.objects, self._block_bytes)
@@ -589,6 +597,7 @@ class Endpoint:
 
     def _start_working(self, now: float) -> None:
         assert self._ticket is not None
+        self._leave_line()
         self._phase = _Phase.WORKING
         self._working.start(now)
         self._working.again(now)
@@ -636,13 +645,29 @@ class Endpoint:
 
     def _begin_fetching(self, now: float) -> None:
         """Asks for the reply's objects when it is this node's turn."""
-        self._life = now
-        budget = self.carrier.budget
-        asked = min(self._inbox.missing_bytes, self.carrier.window * self._block_bytes)
-        self._in_line = budget is not None and asked > 0 and not budget.take(self, asked, self._wake)
-        if not self._in_line:
+        if self._has_turn(self._inbox.missing_bytes, now):
             self._fetching.start(now)
             self._go_on_fetching(now)
+
+    def _begin_telling(self, now: float) -> None:
+        """Sends the task when there is a session and it is this node's turn to fetch the task's objects."""
+        assert self._ticket is not None
+        if self._session is None or self._has_turn(sum(len(p.data) for p in self._ticket.job.objects), now):
+            self._telling.start(now)
+        else:
+            self._telling.stop()
+
+    def _has_turn(self, count: int, now: float) -> bool:
+        budget, count = self.carrier.budget, min(count, self.carrier.window * self._block_bytes)
+        self._in_line = budget is not None and count > 0 and not budget.take(self, count, now, self._wake)
+        if self._in_line:
+            self._life = now  # it is not the node that is silent
+        return not self._in_line
+
+    def _leave_line(self) -> None:
+        self._in_line = False
+        if self.carrier.budget:
+            self.carrier.budget.give_back(self)
 
     def _on_data(self, payload: bytes, now: float) -> str:
         self._life = now
@@ -691,8 +716,6 @@ class Endpoint:
             return
         if self._fetching.tries > DEAF_TRIES and self._handshake is None:
             self._shake_hands(now)
-        if self.carrier.budget and self._fetching.tries > 1:
-            self.carrier.budget.give_back(self)  # nothing comes: others need not wait for that
         if self._fetching.tries > objects.TIMEOUTS_BEFORE_PAUSE:
             self._tell()
         if download.in_flight:
@@ -789,6 +812,8 @@ class Endpoint:
         if not self._up:
             return NoAnswer(f"{what}. The link is down: {self._link_problem or 'it was never opened'}", device)
         heard = ""
+        if (rest := self._splitter.rest()) is not None:
+            self._on_noise(rest)
         if self.traffic.dropped:
             causes = ", ".join(f"{count} {cause}" for cause, count in self.traffic.dropped.most_common(3))
             heard = f" (frames dropped: {causes})"
@@ -800,9 +825,7 @@ class Endpoint:
         ticket, self._ticket = self._ticket, None
         self._phase = _Phase.IDLE
         self._limit = None
-        self._in_line = False
-        if self.carrier.budget:
-            self.carrier.budget.give_back(self)
+        self._leave_line()
         for timer in (self._telling, self._working, self._fetching):
             timer.stop()
         if ticket is not None:

@@ -57,7 +57,7 @@ def _links(result: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> str
     rows = [
         [
             name,
-            str(about.get(name, {}).get("link") or words.DASH),
+            words.shortened(str(about.get(name, {}).get("link") or words.DASH)),
             str(about.get(name, {}).get("profile") or words.DASH),
             str(about.get(name, {}).get("firmware") or words.DASH)[:8],
             *(words.size(sum(way.values())) for way in both.values()),

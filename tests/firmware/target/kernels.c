@@ -62,7 +62,7 @@ static void on_grid(ft_grid g, uint32_t taps)
         for (uint32_t c = 0; c < g.cols; c++) {
             float sum = 0.25f;
             for (uint32_t k = 0; k < taps; k++)
-                sum += w[k] * x[at[k] + r * g.pitch + c];
+                sum += w[k] * x[at[k] * g.step + r * g.pitch + c];
             want[r * g.cols + c] = sum;
         }
     check("forward", g.rows, g.cols, taps);
@@ -70,14 +70,14 @@ static void on_grid(ft_grid g, uint32_t taps)
     ft_taps_backward_input(got, dy, w, at, taps, &g);
     for (uint32_t k = 0; k < taps; k++)
         for (uint32_t i = 0; i < outputs; i++)
-            want[at[k] + i / g.cols * g.pitch + i % g.cols] += w[k] * dy[i];
+            want[at[k] * g.step + i / g.cols * g.pitch + i % g.cols] += w[k] * dy[i];
     check("backward input", g.rows, g.cols, taps);
     start();
     ft_taps_backward_weight(got, dy, x, at, taps, &g);
     for (uint32_t k = 0; k < taps; k++) {
         float lanes[FT_LANES] = {0};
         for (uint32_t i = 0; i < outputs; i++)
-            lanes[i % g.cols % FT_LANES] += dy[i] * x[at[k] + i / g.cols * g.pitch + i % g.cols];
+            lanes[i % g.cols % FT_LANES] += dy[i] * x[at[k] * g.step + i / g.cols * g.pitch + i % g.cols];
         want[k] += ft_lanes_total(lanes);
     }
     check("backward weight", g.rows, g.cols, taps);
@@ -91,48 +91,19 @@ static void grids(void)
             for (uint32_t taps = 0; taps <= 5; taps++) {
                 for (uint32_t k = 0, next = 0; k < taps; k++)
                     at[k] = (uint16_t)(next += 1 + draw() % (2 * pitch));
-                ft_grid g = {rows, cols, pitch, false, taps % 2 ? 2 * pitch + 2 : 0};
+                ft_grid g = {rows, cols, pitch, 1, false, taps % 2 ? 2 * pitch + 2 : 0};
                 on_grid(g, taps);
             }
             for (uint32_t k = 0; k < 18; k++)
                 at[k] = (uint16_t)(k / 9 * (rows + 2) * pitch + k / 3 % 3 * pitch + k % 3);
-            ft_grid dense = {rows, cols, pitch, true, 2 * pitch + 2};
+            ft_grid dense = {rows, cols, pitch, 1, true, 2 * pitch + 2};
             on_grid(dense, 18);
         }
-}
-
-static void columns(void)
-{
-    for (uint32_t n = 1; n <= 41; n++) {
+    for (uint32_t n = 1; n <= 41; n++) { /* samples side by side */
         for (uint32_t k = 0; k < 9; k++)
             at[k] = (uint16_t)(k * 3 + draw() % 3);
-        fill(x, MOST);
-        fill(dy, n);
-        fill(w, 9);
-        start();
-        ft_columns_forward(got, x, w, at, 9, 0.5f, n);
-        for (uint32_t i = 0; i < n; i++) {
-            float sum = 0.5f;
-            for (uint32_t k = 0; k < 9; k++)
-                sum += w[k] * x[at[k] * n + i];
-            want[i] = sum;
-        }
-        check("columns forward", n, 0, 0);
-        start();
-        ft_columns_backward_input(got, dy, w, at, 9, n);
-        for (uint32_t k = 0; k < 9; k++)
-            for (uint32_t i = 0; i < n; i++)
-                want[at[k] * n + i] += w[k] * dy[i];
-        check("columns backward input", n, 0, 0);
-        start();
-        ft_columns_backward_weight(got, dy, x, at, 9, n);
-        for (uint32_t k = 0; k < 9; k++) {
-            float lanes[FT_LANES] = {0};
-            for (uint32_t i = 0; i < n; i++)
-                lanes[i % FT_LANES] += dy[i] * x[at[k] * n + i];
-            want[k] += ft_lanes_total(lanes);
-        }
-        check("columns backward weight", n, 0, 0);
+        ft_grid samples = {.rows = 1, .cols = n, .pitch = n, .step = n};
+        on_grid(samples, 9);
     }
 }
 
@@ -313,7 +284,6 @@ int main(int argc, char **argv)
     dense();
     sums();
     grids();
-    columns();
     reductions();
     pointwise();
     halves();

@@ -85,7 +85,11 @@ fedtiny_piece fedtiny_memory(uint32_t left)
     return piece;
 }
 
-TickType_t chip_ticks(uint32_t ms) { return pdMS_TO_TICKS(ms < LONGEST_MS ? ms : LONGEST_MS); }
+TickType_t chip_ticks(uint32_t ms)
+{
+    TickType_t ticks = pdMS_TO_TICKS(ms < LONGEST_MS ? ms : LONGEST_MS);
+    return ticks == 0 && ms > 0 ? 1 : ticks; /* less than a tick is no reason to spin */
+}
 
 esp_err_t chip_start(ft_wire *wire, ft_service *service, ft_wire_facts *facts, chip_write write, fedtiny_piece memory,
                      const ft_data *own)

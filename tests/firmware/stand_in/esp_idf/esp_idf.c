@@ -18,7 +18,7 @@
 #include "nvs.h"
 #include "nvs_flash.h"
 
-enum { BLOB = 256, TICK_MS = 1000 / configTICK_RATE_HZ, BOOT_LINES = 2 };
+enum { BLOB = 256, TICK_MS = 1000 / configTICK_RATE_HZ };
 
 void app_main(void);
 static const char *file_name;

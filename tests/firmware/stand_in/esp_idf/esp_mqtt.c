@@ -2,6 +2,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include <mosquitto.h>
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -64,6 +65,7 @@ esp_mqtt_client_handle_t esp_mqtt_client_init(const esp_mqtt_client_config_t *co
 {
     struct client *client = calloc(1, sizeof *client);
     mosquitto_lib_init();
+    signal(SIGPIPE, SIG_IGN);
     if (!client || sscanf(config->broker.address.uri, "mqtts://%255[^:]:%d", client->host, &client->port) != 2)
         return NULL;
     client->keepalive = config->session.keepalive;

@@ -1,1 +1,0 @@
-/* Nothing here prints: a library includes this for messages that a build leaves out. */
