@@ -183,6 +183,15 @@ def node_banks(board: Board) -> dict[str, int]:
     return {bank.name: max(0, bank.bytes - (taken if not i else 0)) for i, bank in enumerate(board.memory.banks)}
 
 
+def refuse_training(board: Board, *, force: bool, how: str) -> None:
+    """Raises ConfigError for a board whose file says why a model is not trained on it. `how`: what forces it."""
+    if board.no_training and not force:
+        raise ConfigError(
+            f"{board.name} does not train: {board.no_training}. Inference and batch-norm statistics work there. "
+            f"To train all the same: {how}"
+        )
+
+
 def root() -> Path:
     """The folder with boards/ and firmware/: the checkout, or what the installed package carries of it."""
     here = Path(__file__).resolve().parent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedtiny.boards import Board, node_banks
+from fedtiny.boards import Board, node_banks, refuse_training
 from fedtiny.config import Config, load_config
 from fedtiny.federation.tasks import Load
 from fedtiny.fleet.planning import refuse_what_does_not_fit
@@ -13,15 +13,6 @@ from fedtiny.runfolder import BLOB, CONFIG, RunFolder
 from fedtiny_export.blob import read_blob
 from fedtiny_export.core import NodeConfig, plan
 from fedtiny_export.errors import ConfigError, PlanError
-
-
-def refuse_training(board: Board, *, force: bool, how: str) -> None:
-    """Raises ConfigError for a board whose file says why a model is not trained on it. `how`: what forces it."""
-    if board.no_training and not force:
-        raise ConfigError(
-            f"{board.name} does not train: {board.no_training}. Inference and batch-norm statistics work there. "
-            f"To train all the same: {how}"
-        )
 
 
 def refuse_unfit(board: Board, model: Path, *, work: str, samples_bytes: int, force: bool) -> None:

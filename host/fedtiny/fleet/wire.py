@@ -227,6 +227,7 @@ class WireFleet:
                 link=self.roster.link_name(name),
                 profile=self.roster.profile(name).word,
                 firmware=hello.firmware.hex() if hello else "",
+                board=hello.board if hello else "",
             )
             for name, hello in hellos.items()
         }
