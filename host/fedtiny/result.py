@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from fedtiny.federation.tasks import F32, Infer, LinkBytes, Load, Logits, Loss, NodeFailure, NodeReport
 from fedtiny_export.errors import FedtinyError
-from fedtiny_export.graph import Graph
+from fedtiny_export.graph import Bits, Graph
+from fedtiny_export.masks import encode_smallest, entropy_bytes
 from fedtiny_export.model import Model
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def build_result(experiment: Experiment, *, run_id: str) -> dict[str, Any]:
         },
         "flops": {"per_round_max": server.flops_per_round_max, "ratio_to_dense": server.flops_ratio_to_dense},
         "memory": _memory(experiment, reports),
-        "layers": _layers(model.graph, server.densities, experiment.masks.keys()),
+        "layers": _layers(model.graph, server.densities, experiment.masks),
         "density_by_round": {name: [row["densities"][name] for row in rows] for name in model.graph.layer_names},
         "nodes_report": _nodes(experiment, reports),
         "model_sha256": hashlib.sha256(blob).hexdigest(),
@@ -227,12 +228,21 @@ def _link(link: Mapping[str, LinkBytes]) -> dict[str, Any] | None:
     }
 
 
-def _layers(graph: Graph, densities: dict[str, float], masked: Any) -> list[dict[str, Any]]:
+def _layers(graph: Graph, densities: dict[str, float], masks: Mapping[str, Bits]) -> list[dict[str, Any]]:
+    """`mask_bytes` as it would travel alone, `mask_entropy` the least that could do, in bytes; None where dense."""
     rows = []
     for name, index in zip(graph.layer_names, graph.layers, strict=True):
         param = graph.params[index]
-        live = round(densities[name] * param.size)
+        live, mask = round(densities[name] * param.size), masks.get(name)
         rows.append(
-            {"name": name, "shape": list(param.shape), "size": param.size, "live": live, "dense": name not in masked}
+            {
+                "name": name,
+                "shape": list(param.shape),
+                "size": param.size,
+                "live": live,
+                "dense": mask is None,
+                "mask_bytes": None if mask is None else len(encode_smallest(mask).data),
+                "mask_entropy": None if mask is None else round(entropy_bytes(mask.size, live), 1),
+            }
         )
     return rows

@@ -146,7 +146,7 @@ def digests(board: Board, elf: Path, folder: Path, cases: Sequence[Case]) -> dic
     """By case: what the program prints. Several runs, two at a time: one core of this computer emulates one board."""
 
     def of(some: Sequence[Case]) -> str:
-        done = run(board, elf, arguments=[case.file for case in some], folder=folder)
+        done = run(board, elf, arguments=[case.file for case in some], folder=folder, timeout_s=300)
         assert done.exit_code == 0, done.output
         return done.output
 

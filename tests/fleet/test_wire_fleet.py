@@ -23,6 +23,7 @@ from fedtiny.fleet.native import NativeFleet
 from fedtiny.fleet.roster import read_roster
 from fedtiny.fleet.wire import Held, WireFleet
 from fedtiny.link import endpoint
+from fedtiny.pruning import FedAvg
 from fedtiny_export.blob import write_blob
 from fedtiny_export.errors import ConfigError
 
@@ -195,13 +196,11 @@ def test_a_line_that_is_cut_again_and_again_costs_no_bit(
 
 
 def test_a_node_that_is_gone_is_named_and_the_quorum_goes_on(lab: Lab) -> None:
-    lab.head = "patience_s = 1.5\n"
-    lab.write()
-    fleet = WireFleet(lab.enrolled())
+    fleet = WireFleet(lab.enrolled(), patience_s=3)
     try:
         put_data(fleet)
         os.kill(lab.pid("n3"), signal.SIGSTOP)
-        server = runs.server(fleet, rounds=1)
+        server = runs.server(fleet, how=FedAvg(), rounds=1)
         (record,) = list(server.rounds())
         assert record.participants == ("n1", "n2", "n4")
         assert {f.node for f in record.failures} == {"n3"}

@@ -73,6 +73,9 @@ def test_from_no_key_to_a_run_and_back(fedtiny: Fedtiny, lab: Lab) -> None:
     assert over_links["bytes"]["up"] == in_process["bytes"]["up"]
     assert in_process["bytes"]["link"] is None
     assert over_links["bytes"]["link"]["by_node"].keys() == set(lab.names)
+    sparse = [layer for layer in over_links["layers"] if not layer["dense"]]
+    least, taken = (sum(layer[key] for layer in sparse) for key in ("mask_entropy", "mask_bytes"))
+    assert 0 < least < taken <= 1.25 * least
     folder = Path("runs") / over_links["run_id"]
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     in_rounds = sum(sum(way.values()) for line in lines for node in line["link"].values() for way in node.values())

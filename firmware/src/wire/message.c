@@ -70,7 +70,6 @@ static bool get(ft_cbor *in, const ft_field *field, ft_item *item)
     ft_wire_ref refs[FT_WIRE_OBJECTS];
     ft_cbor_head head;
     uint8_t type = field->type & (MAY - 1);
-    item->there = true;
     item->at = in->at;
     if (type >= NUMBERS) {
         bool good = type == NUMBERS ? numbers(in, field->high) : objects(in, refs) > 0;
@@ -98,7 +97,7 @@ bool ft_message_decode(const ft_schema *schema, const uint8_t *bytes, uint32_t c
 {
     ft_cbor in = {bytes, bytes + count};
     uint32_t pairs, key, next = 0;
-    memset(items, 0, FT_ITEMS * sizeof *items);
+    memset(items, 0, schema->count * sizeof *items);
     if (!ft_cbor_expect(&in, FT_CBOR_MAP, &pairs))
         return false;
     for (; pairs; pairs--, next = key + 1)
@@ -106,7 +105,7 @@ bool ft_message_decode(const ft_schema *schema, const uint8_t *bytes, uint32_t c
             || !get(&in, &schema->fields[key], &items[key]))
             return false;
     for (key = 0; key < schema->count; key++)
-        if (!items[key].there && !(schema->fields[key].type & MAY))
+        if (!items[key].at && !(schema->fields[key].type & MAY))
             return false;
     return in.at == in.end;
 }
@@ -141,6 +140,10 @@ void ft_write_string(ft_writer *w, uint8_t major, const void *at, uint32_t count
 
 void ft_write_raw(ft_writer *w, const void *cbor, uint32_t count)
 {
+    if (!count) {
+        w->key++;
+        return;
+    }
     ++*w->out;
     w->at = ft_cbor_put(w->at, FT_CBOR_UINT, w->key++, 0);
     copy(w, cbor, count);
@@ -149,7 +152,7 @@ void ft_write_raw(ft_writer *w, const void *cbor, uint32_t count)
 void ft_write_refs(ft_writer *w, const ft_wire_source *sources, uint32_t count)
 {
     if (!count) {
-        ft_write_nothing(w);
+        w->key++;
         return;
     }
     begin(w, FT_CBOR_LIST, count, 0);
@@ -165,5 +168,5 @@ void ft_write_refs(ft_writer *w, const ft_wire_source *sources, uint32_t count)
 uint32_t ft_message_get_refs(const ft_item *item, ft_wire_ref refs[FT_WIRE_OBJECTS])
 {
     ft_cbor in = {item->at, item->at + item->number};
-    return item->there ? objects(&in, refs) : 0;
+    return item->at ? objects(&in, refs) : 0;
 }

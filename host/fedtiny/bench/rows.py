@@ -173,7 +173,7 @@ def _per_mac(target: str, build: builds.Build, density: float) -> Entry:
 def _flash(target: str, build: builds.Build) -> Entry:
     def take(bench: Bench) -> tuple[float, Config]:
         kernels = "tuned" if build.tuned else "portable"
-        what = "every operator, inference, training, scoring and start-up code; no wire yet"
+        what = "every operator, inference, training, scoring, the wire with its tasks, start-up code; no port"
         return bench.flash(target, build), {"target": target, "kernels": kernels, "what": what}
 
     return Entry("bytes", take)

@@ -66,7 +66,7 @@ class FleetTable(_Table):
     profile: Words = Field("psk", description="of nodes that name none")
     keys: str | None = Field(None, description="the key file; the default lies beside this file")
     log: str | None = Field(None, description="file for what nodes say of themselves and what is no frame")
-    patience_s: float = Field(30.0, gt=0, le=86400, description="so long may a node be silent that was asked something")
+    patience_s: float = Field(60.0, gt=0, le=86400, description="so long may a node be silent that was asked something")
     limit_s: float = Field(600.0, gt=0, le=864000, description="so long may a node work on one task")
     broker: BrokerTable | None = Field(None, description="for mqtt: links")
     nodes: dict[str, NodeTable] = Field(min_length=1, description="tables [nodes.NAME]")

@@ -95,11 +95,14 @@ def layers(result: Mapping[str, Any]) -> str:
                 words.whole(count),
                 words.whole(live),
                 words.percent(live / count if live is not None and count else None),
+                words.size(layer.get("mask_bytes")),
+                words.size(layer.get("mask_entropy")),
                 "dense" if layer.get("dense") else "sparse",
             ]
         )
     return _folded(
-        f"Layers ({len(rows)})", _rows(["layer", "shape", "weights", "live", "density", ""], rows, words_in=2)
+        f"Layers ({len(rows)})",
+        _rows(["layer", "shape", "weights", "live", "density", "mask", "its entropy", ""], rows, words_in=2),
     )
 
 
