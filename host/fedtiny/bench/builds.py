@@ -36,7 +36,8 @@ PORTABLE = Build(name="portable", tuned=False)
 
 
 def board_of(target: str) -> Board:
-    return load_board(BOARDS[target])
+    """By its short name, or any board by its own."""
+    return load_board(BOARDS.get(target, target))
 
 
 def core(target: str, build: Build) -> list[Path]:
@@ -61,7 +62,7 @@ def control(target: str, folder: Path) -> Path:
 
 def _size(target: str, elf: Path, *options: str) -> list[list[str]]:
     """The lines of the toolchain's size, in words."""
-    command = [load_board(BOARDS[target]).toolchain.prefix + "size", *options, str(elf)]
+    command = [board_of(target).toolchain.prefix + "size", *options, str(elf)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ConfigError(f"{command[0]} failed: {done.stderr.strip()[-500:]}")
