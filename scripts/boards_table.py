@@ -71,7 +71,7 @@ def row(board: Board, counts: dict[tuple[object, ...], tuple[int, str]], folder:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| board | core, FPU, MHz | flash; RAM, KiB | node: flash; RAM, bytes | training step, instructions | made by |",
+        "| board | core, FPU, MHz | flash; RAM, KiB | node: flash; RAM, bytes | training step, instructions | from |",
         "|---|---|---|---|---|---|",
     ]
     for r in rows:
