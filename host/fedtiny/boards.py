@@ -202,7 +202,7 @@ def root() -> Path:
 
 
 def board_files(own: Path | None = None) -> dict[str, Path]:
-    """By name: the package's boards and those in `own` or ./boards. Raises ConfigError for a name that both have."""
+    """By name: the package's boards and those in `own` or ./boards. Raises ConfigError where one name is two boards."""
     shipped = root() / "boards"
     if own is not None and not own.is_dir():
         raise ConfigError(f"{own} is no folder. Name the folder that holds your boards' .toml files.")
@@ -210,7 +210,7 @@ def board_files(own: Path | None = None) -> dict[str, Path]:
     mine = sorted(folder.glob("*.toml")) if folder.is_dir() and folder.resolve() != shipped else []
     found = {path.stem: path for path in sorted(shipped.glob("*.toml"))}
     for path in mine:
-        if path.stem in found:
+        if path.stem in found and path.read_bytes() != found[path.stem].read_bytes():
             raise ConfigError(f"{path}: fedtiny has a board {path.stem} already. Give yours another name.")
         found[path.stem] = path
     return dict(sorted(found.items()))
