@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedtiny import models
-from fedtiny.boards import board_names, load_board, node_banks
+from fedtiny.boards import board_names, load_board, node_banks, root
 from fedtiny.config import load_config
 from fedtiny.experiment import Experiment
 from fedtiny.federation.tasks import Load
@@ -179,6 +179,8 @@ def test_ones_own_boards_lie_in_a_folder_of_ones_own(fedtiny: Fedtiny, tmp_path:
     assert "mine" not in board_names()
     assert "mine" in board_names(tmp_path / "own")
     assert "mine" in fedtiny("boards", "--boards", "own").out
+    (tmp_path / "own" / "native.toml").write_bytes((root() / "boards" / "native.toml").read_bytes())
+    assert "native" in board_names(tmp_path / "own")  # a copy is the same board
     (tmp_path / "own" / "native.toml").write_text(text)
     with pytest.raises(ConfigError, match=r"native\.toml: fedtiny has a board native already"):
         board_names(tmp_path / "own")
