@@ -24,7 +24,7 @@ from fedtiny.link.messages import Hello, Invite, Profile, Reason, Refuse, decode
 from fedtiny_export.errors import MessageError
 
 STAND_IN = Path(__file__).parent / "stand_in.py"
-TOOLS = ("st-flash", "st-info", "openocd", "dfu-util", "esptool", "pio")
+TOOLS = ("st-flash", "st-info", "openocd", "pyocd", "dfu-util", "esptool", "pio")
 
 
 class Bench:

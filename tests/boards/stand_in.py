@@ -1,7 +1,8 @@
 """Stand-ins for the programs that write to chips. Each takes the words that the real one takes, and writes to a board
 that is a folder of the bench: `python stand_in.py NAME ARGUMENTS...`, with BENCH in the environment.
 
-A board's `state` says what goes wrong: no-permission, unplugged-midway, fails-once, silent-after.
+A board's `state` says what happens: no-permission, unplugged-midway, fails-once; reconnects: its port goes away when it
+is started, and comes back a second later by another name.
 """
 
 from __future__ import annotations
@@ -64,6 +65,21 @@ def write(board: dict[str, Any], address: int, image: Path, denied: str) -> None
         log.write(f"{time.monotonic()} end\n")
 
 
+def reconnect(sysfs: Path, port: Path) -> None:
+    terminal = port.readlink()
+    [entry] = sysfs.glob("*/tty/*")
+    port.unlink()
+    entry.rmdir()
+    if os.fork() == 0:
+        os.setsid()
+        os.close(1)
+        os.close(2)
+        time.sleep(1)
+        port.with_name(f"{port.name}9").symlink_to(terminal)
+        entry.with_name(f"{port.name}9").mkdir()
+        os._exit(0)
+
+
 def st_flash(words: list[str]) -> None:
     assert words[2:4] == ["--reset", "write"], words
     write(
@@ -92,6 +108,13 @@ def openocd(words: list[str]) -> None:
     )
 
 
+def pyocd(words: list[str]) -> None:
+    assert words[0] == "flash", words
+    assert option(words, "-t").startswith("stm32"), words
+    address = int(option(words, "-a"), 16)
+    write(board_with("serial", option(words, "-u")), address, Path(words[-1]), "usb.core.USBError: Access denied")
+
+
 def dfu_util(words: list[str]) -> None:
     board = board_with("serial", option(words, "-S"))
     assert board["usb"] == option(words, "-d"), words
@@ -114,6 +137,8 @@ def esptool(words: list[str]) -> None:
         write(
             board, int(address, 16), Path(image), f"could not open port {board['port']}: [Errno 13] Permission denied"
         )
+    if board["state"] == "reconnects":
+        reconnect(BENCH / "sys" / board["place"], Path(board["port"]))
 
 
 def pio(words: list[str]) -> None:
@@ -129,6 +154,6 @@ def pio(words: list[str]) -> None:
 
 if __name__ == "__main__":
     {
-        "st-flash": st_flash, "st-info": st_info, "openocd": openocd, "dfu-util": dfu_util, "esptool": esptool,
-        "pio": pio,
+        "st-flash": st_flash, "st-info": st_info, "openocd": openocd, "pyocd": pyocd, "dfu-util": dfu_util,
+        "esptool": esptool, "pio": pio,
     }[sys.argv[1]](sys.argv[2:])  # fmt: skip

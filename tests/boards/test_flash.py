@@ -202,16 +202,29 @@ def test_a_missing_tool_is_named_with_the_command_that_brings_it(
     assert written(folder) == {}
 
 
-def test_another_tool_of_the_boards_file_can_be_asked_for(
-    bench: Bench, compiled: dict[str, Made], tmp_path: Path
+@pytest.mark.parametrize("tool", ["st-flash", "openocd", "pyocd"])
+def test_each_tool_of_the_boards_file_can_be_asked_for(
+    tool: str, bench: Bench, compiled: dict[str, Made], tmp_path: Path
 ) -> None:
-    folder = bench.plug(ST_LINK, "A1", chip=F446, port="ttyACM0")
-    assert flash(["nucleo_f446re"], compiled, tmp_path, tool="openocd")["A1"].state == "answers"
-    assert list(written(folder)) == [0x0800_0000]
+    other = bench.plug(ST_LINK, "A0", chip=F446, port="ttyACM0")
+    folder = bench.plug(ST_LINK, "A1", chip=F446, port="ttyACM1")
+    assert flash(["nucleo_f446re@A1"], compiled, tmp_path, tool=tool)["A1"].state == "answers"
+    assert written(folder) == {0x0800_0000: compiled["nucleo_f446re"].parts[0][1].read_bytes()}
+    assert written(other) == {}
+
+
+def test_a_tool_that_the_boards_file_lacks_is_refused(bench: Bench, compiled: dict[str, Made], tmp_path: Path) -> None:
+    bench.plug(ST_LINK, "A1", chip=F446, port="ttyACM0")
     with pytest.raises(
-        ConfigError, match=r"is not flashed by dfu-util through 0483:374b. Take one of: st-flash, openocd"
+        ConfigError, match=r"is not flashed by dfu-util through 0483:374b\. Take one of: st-flash, openocd"
     ):
         flash(["nucleo_f446re"], compiled, tmp_path, tool="dfu-util")
+
+
+def test_a_port_that_comes_back_by_another_name_is_found_again(bench: Bench, tmp_path: Path) -> None:
+    bench.plug(ESP_USB, "G1", chip="esp32c3", port="ttyACM0", state="reconnects")
+    outcome = flash(["esp32c3"], {}, tmp_path, answer_s=6.0)["G1"]
+    assert (outcome.state, outcome.tries) == ("answers", 1), outcome.problem
 
 
 def test_a_board_that_still_runs_another_image_is_noticed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,10 @@ from fedtiny.flash.make import Made
 from fedtiny.flash.usb import Device
 from fedtiny.link.links import SerialLink
 from fedtiny.link.look import Seen, look
-from fedtiny_export.errors import ConfigError, LinkError
+from fedtiny_export.errors import ConfigError, LinkError, LinkUnavailable
 
 TRIES = 2
-TOOL_S, ANSWER_S = 180.0, 8.0
+TOOL_S, ANSWER_S, PORT_AGAIN_S = 180.0, 8.0, 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,11 +220,26 @@ def _once(target: Target, made: Made, tool: str, answer_s: float) -> tuple[str, 
     if target.port is None:
         return "", None
     try:
-        link = SerialLink(target.port, target.board.baud)
-        seen = asyncio.run(look(link, patience_s=answer_s))
+        seen = _read_back(target, answer_s)
     except LinkError as problem:
         return f"it was written, and then: {problem}", None
     return _unlike(target, made, seen), seen
+
+
+def _read_back(target: Target, answer_s: float) -> Seen:
+    """What the board says on its port, which may go and come back, by another name, when the board starts anew."""
+    end = time.monotonic() + answer_s
+    while True:
+        ports = [port for d in usb.plugged() if d.place == target.device.place for port in d.ports]
+        port = ports[0] if ports else target.port
+        assert port is not None
+        try:
+            left_s = max(0.1, end - time.monotonic())
+            return asyncio.run(look(SerialLink(port, target.board.baud), patience_s=left_s))
+        except LinkUnavailable:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(PORT_AGAIN_S)
 
 
 def _unlike(target: Target, made: Made, seen: Seen) -> str:
