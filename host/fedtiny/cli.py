@@ -26,8 +26,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-boards.add_to(app)
-
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/fashion-mini-s0-1.")]
 
 
@@ -332,6 +330,9 @@ def bench_wire(
     from fedtiny.bench.wire import WIRE
 
     _bench(WIRE, only, as_json=as_json)
+
+
+boards.add_to(app)
 
 
 def _bench(suite: Suite, only: str | None, *, as_json: bool) -> None:

@@ -15,6 +15,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,30}")
 OF_THE_OTHER = ("platformio", "documents")
 """What a new board does not take over: another environment's name, another chip's data sheets."""
 
+IN_HEXADECIMAL = ("origin", "bytes", "chip_id")
+
 QUESTIONS = {
     "title": "What is it, in words",
     "mcu": "Chip",
@@ -105,7 +107,7 @@ def _put(table: dict[str, Any], key: str, value: Any) -> None:
 
 def to_toml(table: Mapping[str, Any], section: str = "") -> str:
     """The table as TOML: its own values, then its sections."""
-    lines = [f"{_key(key)} = {_value(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    lines = [f"{_key(key)} = {_value(value, key)}" for key, value in table.items() if not isinstance(value, dict)]
     if section and (lines or not table):
         lines.insert(0, f"\n[{section}]")
     for key, value in table.items():
@@ -118,7 +120,9 @@ def _key(key: str) -> str:
     return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
 
 
-def _value(value: Any) -> str:
+def _value(value: Any, key: str = "") -> str:
+    if key in IN_HEXADECIMAL:
+        return f"{value:#x}"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -127,5 +131,5 @@ def _value(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(_value, value)) + "]"
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_key(key)} = {_value(inner)}" for key, inner in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(key)} = {_value(inner, key)}" for key, inner in value.items()) + " }"
     return str(value)

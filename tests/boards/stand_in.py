@@ -1,7 +1,7 @@
 """Stand-ins for the programs that write to chips. Each takes the words that the real one takes, and writes to a board
 that is a folder of the bench: `python stand_in.py NAME ARGUMENTS...`, with BENCH in the environment.
 
-A board's `state` says what happens: no-permission, unplugged-midway, fails-once; reconnects: its port goes away when it
+A board's `state` says what happens: no-permission, unplugged-midway, fails-once, leaves-unheard; reconnects: its port goes away when it
 is started, and comes back a second later by another name.
 """
 
@@ -116,16 +116,15 @@ def pyocd(words: list[str]) -> None:
 
 
 def dfu_util(words: list[str]) -> None:
+    """Of a chip that left its loader it may hear nothing any more, and then its exit code is 74."""
     board = board_with("serial", option(words, "-S"))
     assert board["usb"] == option(words, "-d"), words
-    address = option(words, "-s")
-    assert address.endswith(":leave"), words
-    write(
-        board,
-        int(address.removesuffix(":leave"), 16),
-        Path(option(words, "-D")),
-        "Cannot open DFU device: LIBUSB_ERROR_ACCESS",
-    )
+    address, leave = option(words, "-s").split(":")
+    assert leave == "leave", words
+    write(board, int(address, 16), Path(option(words, "-D")), "Cannot open DFU device: LIBUSB_ERROR_ACCESS")
+    print("File downloaded successfully")
+    if board["state"] == "leaves-unheard":
+        sys.exit(74)
 
 
 def esptool(words: list[str]) -> None:

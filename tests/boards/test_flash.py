@@ -221,6 +221,14 @@ def test_a_tool_that_the_boards_file_lacks_is_refused(bench: Bench, compiled: di
         flash(["nucleo_f446re"], compiled, tmp_path, tool="dfu-util")
 
 
+def test_a_chip_that_left_its_loader_unheard_is_written(
+    bench: Bench, compiled: dict[str, Made], tmp_path: Path
+) -> None:
+    bench.plug(DFU, "B1", state="leaves-unheard")
+    outcome = flash(["blackpill_f411ce"], compiled, tmp_path)["B1"]
+    assert (outcome.state, outcome.tries) == ("written", 1)
+
+
 def test_a_port_that_comes_back_by_another_name_is_found_again(bench: Bench, tmp_path: Path) -> None:
     bench.plug(ESP_USB, "G1", chip="esp32c3", port="ttyACM0", state="reconnects")
     outcome = flash(["esp32c3"], {}, tmp_path, answer_s=6.0)["G1"]

@@ -37,7 +37,7 @@ ALLOWED = {
     "flash": {"boards", "images", "link", "fleet", "federation", "pruning", "config", "runfolder"},
     "newboard": {"boards"},
     "doctor": {"boards", "emulation", "flash"},
-    "commands": {"boards", "doctor", "flash", "fleet", "link", "newboard", "progress"},
+    "commands": {"boards", "doctor", "flash", "fleet", "link", "newboard"},
     "bench": {"boards", "emulation", "models", "federation", "fleet", "link"},
     "__main__": {"cli"},
     "cli": {

@@ -112,7 +112,7 @@ def board_new(
     if as_json:
         print_json({"board": name, "file": str(path)})
         return
-    typer.echo(f"{path} is written and checked. Next: fedtiny build {name}")
+    typer.echo(f"{path} is written and checked. Next: fedtiny build {name}; look at its [flash] before you flash it.")
 
 
 @command

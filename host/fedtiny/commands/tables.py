@@ -9,8 +9,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedtiny.progress import size
-
 
 def _columns(*names: str) -> Table:
     table = Table(box=None, pad_edge=False)
@@ -21,16 +19,14 @@ def _columns(*names: str) -> Table:
 
 def print_boards(rows: Sequence[dict[str, Any]]) -> None:
     """What `fedtiny boards` lists."""
-    table = _columns("board", "chip", "core", "FPU", "flash", "RAM, by bank", "built by", "emu")
-    for column in (0, 2, 6):
+    table = _columns("board", "core", "FPU", "flash KiB", "RAM KiB, by bank", "built by", "QEMU")
+    for column in (0, 1, 5):
         table.columns[column].no_wrap = True
     for row in rows:
-        banks = " + ".join(f"{size(count)} {name}" for name, count in row["banks"].items())
-        flash = size(row["flash_bytes"]) if row["flash_bytes"] else "-"
+        banks = " + ".join(f"{count // 1024} {name}" for name, count in row["banks"].items())
+        flash = str(row["flash_bytes"] // 1024) if row["flash_bytes"] else "-"
         emulated = "yes" if row["emulated"] else ""
-        table.add_row(
-            row["board"], row["mcu"], row["core"], row["fpu"], flash, banks or "-", row["built_by"], emulated
-        )  # fmt: skip
+        table.add_row(row["board"], row["core"], row["fpu"], flash, banks or "-", row["built_by"], emulated)
     console = Console(highlight=False)
     console.print(table)
     for row in rows:

@@ -215,8 +215,9 @@ def _once(target: Target, made: Made, tool: str, answer_s: float) -> tuple[str, 
         return str(problem), None
     except subprocess.TimeoutExpired:
         return f"{tool} did not end within {TOOL_S:g} s. Unplug the board, plug it in, and repeat.", None
-    if done.returncode:
-        return f"{tool} failed: {tools.advice(tool, done.stdout + done.stderr, target.device)}", None
+    said = done.stdout + done.stderr
+    if not tools.succeeded(tool, done.returncode, said):
+        return f"{tool} failed: {tools.advice(tool, said, target.device)}", None
     if target.port is None:
         return "", None
     try:

@@ -78,6 +78,11 @@ def command_of(tool: str, made: Made, device: Device) -> list[str]:
     return [program, *makers[tool]()]
 
 
+def succeeded(tool: str, code: int, said: str) -> bool:
+    """dfu-util fails to hear of a chip that has left its loader, as it was told to, and says so by its exit code."""
+    return code == 0 or (tool == "dfu-util" and "File downloaded successfully" in said)
+
+
 def chips_seen() -> dict[str, int]:
     """Chips behind ST-LINKs, by the probe's serial number, as st-info reads them; empty where it is not installed."""
     program = shutil.which("st-info")
