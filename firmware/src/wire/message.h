@@ -14,8 +14,10 @@ typedef struct {
     const uint8_t *at; /* bytes, text; lists: their CBOR with its head. NULL: the field is not there */
 } ft_item;
 
+enum { FT_UINT = 1, FT_ONE_OF, FT_OCTETS, FT_TEXT, FT_NUMBERS, FT_OBJECTS, FT_MAY = 16 }; /* FT_MAY: may be missing */
+
 typedef struct {
-    uint8_t type;      /* private to message.c */
+    uint8_t type;
     uint8_t low, high; /* of a value or a length; uint: high = bits; numbers: high = head of its floats */
 } ft_field;
 
