@@ -1,8 +1,8 @@
 """Stand-ins for the programs that write to chips. Each takes the words that the real one takes, and writes to a board
 that is a folder of the bench: `python stand_in.py NAME ARGUMENTS...`, with BENCH in the environment.
 
-A board's `state` says what happens: no-permission, unplugged-midway, fails-once, leaves-unheard; reconnects: its port goes away when it
-is started, and comes back a second later by another name.
+A board's `state` says what happens: no-permission, unplugged-midway, fails-once, leaves-unheard; reconnects: its port
+goes away when it is started, and comes back a second later by another name.
 """
 
 from __future__ import annotations
