@@ -122,11 +122,15 @@ class LinkPort(Section):
 
 
 class PlatformIO(Section):
-    """`environment`: of firmware/platformio.ini; `board` and `platform`: what PlatformIO calls them."""
+    """`environment`: of firmware/platformio.ini; `board` and `platform`: what PlatformIO calls them.
+
+    `memory_bytes`: what that environment's node keeps for samples, model and arena.
+    """
 
     environment: str
     board: str
     platform: str
+    memory_bytes: Size | None = None
 
 
 class Board(Section):

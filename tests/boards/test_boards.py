@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import configparser
 import json
+import re
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 from fedtiny import models
 from fedtiny.boards import board_names, load_board, node_banks, root
-from fedtiny.config import load_config
+from fedtiny.config import load_config, to_toml
 from fedtiny.experiment import Experiment
 from fedtiny.federation.tasks import Load
 from fedtiny.fleet.planning import refuse_what_does_not_fit
@@ -59,6 +61,27 @@ def test_an_esp32_has_no_more_than_platformio_lets_an_image_have(name: str) -> N
     memory = load_board(name).memory
     assert memory is not None
     assert sum(bank.bytes for bank in memory.banks if bank.name != "psram") <= 327680
+
+
+def test_what_platformio_builds_is_what_the_board_files_say() -> None:
+    """Environment, PlatformIO's board and platform, and its node's memory, which the first bank must hold."""
+    ini = configparser.ConfigParser(interpolation=None)
+    ini.read(root() / "firmware" / "platformio.ini")
+
+    def value(section: str, key: str) -> str:
+        while not ini.has_option(section, key):
+            section = ini.get(section, "extends")
+        return ini.get(section, key)
+
+    for name in (*PLATFORMIO, *ESP):
+        board = load_board(name)
+        plan = board.platformio
+        assert plan is not None
+        section = f"env:{plan.environment}"
+        assert (value(section, "board"), value(section, "platform")) == (plan.board, plan.platform)
+        [memory] = re.findall(r"-DFEDTINY_MEMORY=(\d+)", value(section, "build_flags")) or [None]
+        assert plan.memory_bytes == (int(memory) if memory else None)
+        assert (plan.memory_bytes or 0) <= next(iter(node_banks(board).values()))
 
 
 def test_every_board_that_can_be_bought_names_its_data_sheet_and_how_it_is_flashed() -> None:
@@ -220,6 +243,20 @@ def test_samples_count_and_a_model_that_fits_is_built(fedtiny: Fedtiny) -> None:
     assert fedtiny(*words).code == 0
 
 
+def test_a_run_is_planned_with_its_own_settings(
+    fedtiny: Fedtiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path / "bench", monkeypatch)
+    run = tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    (run / "config.toml").write_text(to_toml(load_config("board-mini")))
+    (run / "model.ftm").write_bytes(model("resnet-mini", 2))
+    assert fedtiny("build", "esp32dev", "--model", str(run / "model.ftm"), "-s", "train.last_layers=2").code == 2
+    assert fedtiny("build", "esp32dev", "--model", str(run), "-s", "train.last_layers=2").code == 0
+    assert "is no run folder" in fedtiny("build", "esp32dev", "--model", str(tmp_path)).err
+    bench.close()
+
+
 def test_a_bank_of_psram_takes_what_the_first_bank_does_not() -> None:
     load = Load(blob=model("resnet8"), micro_batch=8)
     banks = node_banks(load_board("esp32s3"))
@@ -246,7 +283,9 @@ def test_the_bench_builds_what_platformio_builds_by_platformio(
 ) -> None:
     bench = Bench(tmp_path / "bench", monkeypatch)
     Path("small.ftm").write_bytes(model("resnet-mini", 2))
-    forced = fedtiny("build", "esp32c3", "--model", "small.ftm", "--force", "--json")
+    words = ("build", "esp32c3", "--model", "small.ftm", "--force")
+    assert "Try -s train.keep=int8." in fedtiny(*words).err
+    forced = fedtiny(*words, "-s", "train.keep=int8", "--json")
     told = json.loads(forced.out)
     assert (told["flash_bytes"], told["ram_bytes"]) == (275101, 36964)
     assert [part["address"] for part in told["parts"]] == [0, 0x8000, 0x10000]

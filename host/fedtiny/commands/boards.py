@@ -124,6 +124,9 @@ def build(
     ] = None,
     work: Annotated[Literal["train", "infer"], typer.Option("--for", help="What the model is to do there.")] = "train",
     samples_bytes: Annotated[int, typer.Option(min=0, help="Memory that the node's samples take.")] = 0,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Of the training; may be repeated.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Train where the board's file says why not to.")] = False,
     out: Out = IMAGES,
     folder: BoardFolder = None,
@@ -140,7 +143,7 @@ def build(
     if model is not None:
         from fedtiny.flash.fit import refuse_unfit
 
-        refuse_unfit(its, model, work=work, samples_bytes=samples_bytes, force=force)
+        refuse_unfit(its, model, work=work, samples_bytes=samples_bytes, force=force, settings=setting or [])
     made = make(its, out)
     if as_json:
         print_json(_image(made))
