@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -175,19 +176,24 @@ def flash_all(
 ) -> list[Outcome]:
     """Writes each target's image, all at the same time. Raises ConfigError where a tool is missing: then none is."""
     chosen = [tools.choose_tool(target.board, target.device, tool) for target in targets]
+    stop = threading.Event()
 
     def one(target: Target, its_tool: str) -> Outcome:
-        outcome = _flash(target, images[target.board.name], its_tool, answer_s)
+        outcome = _flash(target, images[target.board.name], its_tool, answer_s, stop)
         done(outcome)
         return outcome
 
     with ThreadPoolExecutor(max(1, len(targets))) as pool:
-        return list(pool.map(one, targets, chosen))
+        try:
+            return list(pool.map(one, targets, chosen))
+        except KeyboardInterrupt:
+            stop.set()  # the tools have heard it too: no second try
+            raise
 
 
-def _flash(target: Target, made: Made, tool: str, answer_s: float) -> Outcome:
+def _flash(target: Target, made: Made, tool: str, answer_s: float, stop: threading.Event) -> Outcome:
     problem, seen, tries = "", None, 0
-    while not (hindered := _hindered(target)) and tries < TRIES:
+    while not (hindered := _hindered(target)) and tries < TRIES and not stop.is_set():
         tries += 1
         problem, seen = _once(target, made, tool, answer_s)
         if not problem:
