@@ -271,7 +271,10 @@ void ft_work_do(ft_service *s, const ft_wire_task *task, ft_wire_reply *reply)
     case FT_DO_SCORE:
         score(&d);
         break;
-    default: /* FT_DO_INFER: service.c does the others */
+    case FT_DO_INFER:
         infer(&d);
+        break;
+    default: /* service.c does the others */
+        break;
     }
 }
