@@ -40,6 +40,10 @@ TESTS = (
     "node killed in a round",
     "power lost at every flash operation",
     "broker restarted, killed, gone, robbed of its client",
+    "FedTiny over two boards' UARTs in QEMU",
+    "FedTiny over ten nodes behind mosquitto, TLS",
+    "FedTiny over programs, terminals and sockets",
+    "host killed in a run",
 )
 ENDS = {"host": "Python", "node": "C", "both": "both"}
 

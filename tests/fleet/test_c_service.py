@@ -10,7 +10,6 @@ import pytest
 
 from fedtiny.federation.tasks import (
     Evaluate,
-    Install,
     Load,
     MeasureBn,
     PutData,

@@ -27,6 +27,7 @@ from fedtiny.pruning import FedAvg
 from fedtiny_export.blob import write_blob
 from fedtiny_export.errors import ConfigError
 
+from ..conftest import Outcome
 from ..host import runs
 from .fleets import Lab
 
@@ -39,7 +40,7 @@ def put_data(fleet: Any) -> None:
     assert not any(isinstance(answer, NodeFailure) for answer in answers.values()), answers
 
 
-def outcome(server: Server) -> list[Any]:
+def run_of(server: Server) -> list[Any]:
     """All rounds, and the numbers that come of them."""
     records = [(r.train_loss, r.densities, r.participants) for r in server.rounds()]
     return [records[-1][:2], {name: array.tobytes() for name, array in server.model.arrays.items()}]
@@ -49,7 +50,7 @@ def outcome(server: Server) -> list[Any]:
 def in_process() -> list[Any]:
     fleet = NativeFleet([f"n{k}" for k in range(1, 5)])
     put_data(fleet)
-    return outcome(runs.server(fleet))
+    return run_of(runs.server(fleet))
 
 
 @pytest.fixture
@@ -57,6 +58,11 @@ def fleet(lab: Lab) -> Iterator[WireFleet]:
     opened = WireFleet(lab.enrolled())
     yield opened
     opened.close()
+
+
+def told(outcome: Outcome, what: str, tried: int = 1) -> None:
+    same = "the same model, bit for bit"
+    outcome("FedTiny over programs, terminals and sockets", end="both", tried=tried, what=what, result=same)
 
 
 @pytest.fixture
@@ -70,7 +76,7 @@ def test_a_run_over_programs_ends_with_the_model_of_the_run_in_process(
 ) -> None:
     put_data(fleet)
     server = runs.server(fleet)
-    assert outcome(server) == in_process
+    assert run_of(server) == in_process
     counted = fleet.link_bytes()
     for name, both in counted.items():
         traffic = fleet.traffic()[name]
@@ -87,7 +93,7 @@ def test_a_run_over_programs_ends_with_the_model_of_the_run_in_process(
 
 @pytest.mark.parametrize("at", range(1, 42, 2))
 def test_a_node_that_is_killed_anywhere_and_comes_back_costs_no_bit(
-    lab: Lab, fleet: WireFleet, in_process: list[Any], at: int
+    lab: Lab, fleet: WireFleet, in_process: list[Any], at: int, outcome: Outcome
 ) -> None:
     """Its program dies just as the host hears its n-th piece after the samples; all of a run is some fifty."""
     put_data(fleet)
@@ -101,10 +107,11 @@ def test_a_node_that_is_killed_anywhere_and_comes_back_costs_no_bit(
 
     connection.data_received = hear_and_kill  # type: ignore[method-assign]
     server = runs.server(fleet)
-    assert outcome(server) == in_process
+    assert run_of(server) == in_process
     assert next(pieces) > at
     assert fleet.traffic()["n2"].sessions == 2
     assert lab.pid("n2") != pid
+    told(outcome, "points where a node is killed")
 
 
 @pytest.fixture
@@ -128,7 +135,7 @@ def start(lab: Lab, servers: list[subprocess.Popen[str]], name: str, *options: s
 
 
 def test_terminals_and_sockets_carry_the_same_run(
-    lab: Lab, servers: list[subprocess.Popen[str]], in_process: list[Any]
+    lab: Lab, servers: list[subprocess.Popen[str]], in_process: list[Any], outcome: Outcome
 ) -> None:
     lab.enrolled()
     tcp = {name: start(lab, servers, name, "--tcp", "0") for name in ("n1", "n2")}
@@ -137,9 +144,10 @@ def test_terminals_and_sockets_carry_the_same_run(
     fleet = WireFleet(read_roster(lab.write().file))
     try:
         put_data(fleet)
-        assert outcome(runs.server(fleet)) == in_process
+        assert run_of(runs.server(fleet)) == in_process
     finally:
         fleet.close()
+    told(outcome, "run of 4 rounds")
 
 
 class Cutting(threading.Thread):
@@ -178,7 +186,7 @@ class Cutting(threading.Thread):
 
 @pytest.mark.parametrize("most", [6_000, 17_001])
 def test_a_line_that_is_cut_again_and_again_costs_no_bit(
-    lab: Lab, servers: list[subprocess.Popen[str]], in_process: list[Any], most: int
+    lab: Lab, servers: list[subprocess.Popen[str]], in_process: list[Any], most: int, outcome: Outcome
 ) -> None:
     lab.enrolled()
     relays = {n: Cutting(int(start(lab, servers, n, "--tcp", "0").rpartition(":")[2]), most) for n in lab.names}
@@ -186,13 +194,14 @@ def test_a_line_that_is_cut_again_and_again_costs_no_bit(
     fleet = WireFleet(read_roster(lab.write().file))
     try:
         put_data(fleet)
-        assert outcome(runs.server(fleet)) == in_process
+        assert run_of(runs.server(fleet)) == in_process
         sessions = {name: traffic.sessions for name, traffic in fleet.traffic().items()}
     finally:
         fleet.close()
         for relay in relays.values():
             relay.stop()
     assert all(sessions[name] > 3 for name in lab.names), sessions
+    told(outcome, "times a line is cut", sum(sessions.values()) - len(sessions))
 
 
 def test_a_node_that_is_gone_is_named_and_the_quorum_goes_on(lab: Lab) -> None:

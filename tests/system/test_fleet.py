@@ -19,9 +19,11 @@ from fedtiny.federation.records import Event
 from fedtiny.fleet.manage import record
 from fedtiny.link import endpoint
 
+from ..conftest import Outcome
 from ..fleet.fleets import NODE, ROOT, Lab, environment
 from ..link.brokers import free_port
-from .conftest import Fedtiny, Outcome
+from .conftest import Fedtiny
+from .conftest import Outcome as Done
 
 SHORT = ("quick", "--rounds", "2", "-s", "pruning.delta_rounds=1", "-s", "train.upload=f16", "--json")
 
@@ -39,7 +41,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "REFUSED_S", 0.5)
 
 
-def parsed(outcome: Outcome) -> dict[str, Any]:
+def parsed(outcome: Done) -> dict[str, Any]:
     assert outcome.code == 0, outcome.err
     found: dict[str, Any] = json.loads(outcome.out)
     return found
@@ -273,7 +275,9 @@ def test_a_device_that_was_away_at_first_joins_a_later_round(lab: Lab) -> None:
     assert "Is the node or emulator running and listening there?" in str(missing.problem)
 
 
-def test_a_host_that_is_killed_and_goes_on_ends_with_the_same_model(fedtiny: Fedtiny, lab: Lab) -> None:
+def test_a_host_that_is_killed_and_goes_on_ends_with_the_same_model(
+    fedtiny: Fedtiny, lab: Lab, outcome: Outcome
+) -> None:
     """kill -9 of the command; the nodes live on with what they had, and meet a host that knows nothing of it."""
     lab.names = ("n1", "n2")
     lab.write().enrolled()
@@ -301,6 +305,7 @@ def test_a_host_that_is_killed_and_goes_on_ends_with_the_same_model(fedtiny: Fed
             node.wait()
     assert (over["state"], over["fleet"], over["rounds"]) == ("finished", "wire", 8)
     assert over["model_sha256"] == parsed(fedtiny("run", *run))["model_sha256"]
+    outcome("host killed in a run", end="host", tried=1, what="kill -9", result="the same model, bit for bit")
 
 
 def rounds_in(journal: Path) -> int:
