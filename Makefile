@@ -12,7 +12,7 @@ STAMP := $(VENV)/.fedtiny-ready
 run: $(STAMP)
 	$(BIN)/fedtiny run fashion-mini
 
-test: $(STAMP) tools
+test: tools $(STAMP)
 	$(BIN)/pytest
 
 lint: $(STAMP)

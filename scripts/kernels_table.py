@@ -13,9 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fedtiny.bench.peers import peers_of
-from fedtiny.bench.rows import BESIDE, GOALS
-from fedtiny.bench.table import figure
+from fedtiny.bench import table
+from fedtiny.bench.rows import KERNELS
 
 FIGURES = Path("docs/kernels.json")
 
@@ -35,16 +34,8 @@ def rows_of(text: str) -> list[dict[str, Any]]:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The promised rows in the order of the goals, then what the small plans cost."""
-    by_name = {row["name"]: row for row in rows}
-    lines = ["| row | value | to reach | elsewhere |", "|---|---|---|---|"]
-    small = [name for name in by_name if ".small." in name or ".portable." in name]
-    for name in [*GOALS, *BESIDE, *small, "node.stack_bytes"]:
-        row, goal = by_name[name], GOALS.get(name)
-        reach = "" if goal is None else f"{'≥' if goal.at_least else '≤'} {figure(goal.value, row['unit'])}"
-        peers = "; ".join(f"{figure(peer.value, peer.unit)} {peer.who}" for peer in peers_of(name))
-        value = "-" if row["value"] is None else figure(row["value"], row["unit"])
-        lines.append(f"| `{name}` | **{value}** | {reach} | {peers} |")
-    return "\n".join(lines) + "\n"
+    small = [row["name"] for row in rows if ".small." in row["name"] or ".portable." in row["name"]]
+    return table.markdown(KERNELS, [*KERNELS.goals, *KERNELS.beside, *small, "node.stack_bytes"], rows)
 
 
 if __name__ == "__main__":

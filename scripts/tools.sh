@@ -1,11 +1,11 @@
 #!/bin/sh
-# Compilers and emulators for the boards in boards/, a second compiler for this computer and a broker: what tests want beside
-# Python. root gets what is missing by apt-get (about 1.5 GB); anyone else is told the command, and the tests that need
-# them are skipped. Nothing else needs these: not make run, not an installed fedtiny.
+# Compilers and emulators for the boards in boards/, a second compiler for this computer, a broker and a client library for it:
+# what tests want beside Python. root gets what is missing by apt-get (about 1.5 GB); anyone else is told the command, and the
+# tests that need them are skipped. Nothing else needs these: not make run, not an installed fedtiny.
 set -eu
 cd "$(dirname "$0")/.."
 wanted=$(sed -n 's/^packages = \[\(.*\)\].*/\1/p' boards/qemu-*.toml | tr -d '" ' | tr ',' '\n' | sort -u)
-wanted="$wanted clang mosquitto"
+wanted="$wanted clang mosquitto libmosquitto-dev cppcheck"
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
     echo "tools: tests on emulated boards need these packages of Debian, or your system's like them:" $wanted >&2

@@ -166,7 +166,7 @@ class _Reader:
             _need((live, mask_at, mask_bytes) == (param.size, 0, 0), f"{param.name} is dense and does not look it")
             return values.reshape(param.shape), None
         _need(param.role is Role.WEIGHT, f"{param.name} is sparse and no weight")
-        _need(storage in list(Encoding), f"{param.name} has the unknown storage {storage}")
+        _need(storage in (Encoding.BITMAP, Encoding.DELTAS), f"{param.name} has the unknown storage {storage}")
         encoded = EncodedMask(Encoding(storage), self.section(mask_at, mask_bytes, f"{param.name}'s mask"))
         try:
             mask = decode_mask(encoded, param.size)

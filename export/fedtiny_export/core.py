@@ -27,6 +27,10 @@ from fedtiny_export.masks import EncodedMask
 MODES = {"infer": 1, "measure": 2, "train": 4, "score": 8}
 NORMS = {"batch": 0, "frozen": 1}
 KEEPS = {"f32": 0, "f16": 1, "int8": 2}
+PARTS = ("node", "weights", "indices", "statistics", "work", "topk", "gradients", "momentum")
+BANKS_MOST = 4
+NOMEM = 4  # FT_ERR_NOMEM
+HOLDS = {"by_cost": 0, "sparse": 1}
 LOSSES = {"cross_entropy": 0, "mse": 1, "reconstruction": 2}
 
 
@@ -39,7 +43,7 @@ class _Config(ct.Structure):
         ("score_tile_bytes", ct.c_uint32),
         *((knob, ct.c_uint8) for knob in ("keep", "lean", "layerwise", "plain_sgd")),
         ("last_layers", ct.c_uint16),
-        ("loss", ct.c_uint8),
+        *((choice, ct.c_uint8) for choice in ("loss", "hold")),
     ]
 
 
@@ -49,6 +53,19 @@ class _Memory(ct.Structure):
         *((kind, ct.c_uint32) for kind in ("activations", "scratch", "topk")),
         ("mode_work", ct.c_uint32 * 4),
         ("peak", ct.c_uint32),
+        ("bank", ct.c_uint32 * BANKS_MOST),
+    ]
+
+
+class _Bank(ct.Structure):
+    _fields_ = [("at", ct.c_void_p), ("bytes", ct.c_uint32)]
+
+
+class _Spread(ct.Structure):
+    _fields_ = [
+        *((what, ct.c_uint32 * len(PARTS)) for what in ("bytes", "at")),
+        ("bank", ct.c_uint8 * len(PARTS)),
+        ("missing", ct.c_int),
     ]
 
 
@@ -74,7 +91,7 @@ class _TopKEntry(ct.Structure):
     _fields_ = [("index", ct.c_uint32), ("gradient", ct.c_float)]
 
 
-def _library_path() -> Path:
+def library_path() -> Path:
     chosen = os.environ.get("FEDTINY_CORE")  # another build of the core, e.g. with sanitizers
     if chosen:
         return Path(chosen)
@@ -90,11 +107,22 @@ def _library_path() -> Path:
 
 @cache
 def _library() -> ct.CDLL:
-    lib = ct.CDLL(str(_library_path()))
+    lib = ct.CDLL(str(library_path()))
     u32, ptr, size = ct.c_uint32, ct.c_void_p, ct.c_size_t
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "ft_plan": (ct.c_int, [ptr, size, ct.POINTER(_Config), ptr, size, ct.POINTER(_Memory)]),
         "ft_plan_scratch": (size, [ptr, size]),
+        "ft_plan_banks": (
+            ct.c_int,
+            [
+                *(ptr, size, ct.POINTER(_Config), ct.POINTER(_Bank), u32, ptr, size),
+                *(ct.POINTER(_Memory), ct.POINTER(_Spread)),
+            ],
+        ),
+        "ft_load_banks": (
+            ct.c_int,
+            [ct.POINTER(_Bank), u32, ptr, size, ct.POINTER(_Config), ct.POINTER(ptr), ct.POINTER(_Spread)],
+        ),
         "ft_load": (ct.c_int, [ptr, size, ptr, size, ct.POINTER(_Config), ct.POINTER(ptr), ct.POINTER(u32)]),
         "ft_samples_use": (ct.c_int, [ptr, ct.POINTER(_Samples), u32, u32]),
         **{f"ft_{what}": (u32, [ptr]) for what in ("input_size", "class_count", "layer_count", "value_count")},
@@ -122,13 +150,14 @@ def _library() -> ct.CDLL:
     return lib
 
 
-def _text(status: int) -> str:
+def status_text(status: int) -> str:
+    """ft_status in words."""
     return str(_library().ft_status_text(status).decode())
 
 
 def _check(status: int, what: str) -> None:
     if status:
-        raise CoreError(f"{what}: {_text(status)}", status)
+        raise CoreError(f"{what}: {status_text(status)}", status)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,11 +180,29 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Spread:
+    """How the parts of a node's memory lie in banks (ft_spread).
+
+    `parts`: contiguous bytes of each; parts of different modes may share bytes. `banks`: the number of the bank of
+    each, and `used`: bytes that each bank must have. Where they do not fit both are empty, and `missing` is the part
+    that finds no place however those busier than it are spread: "node" where no bank holds what planning takes.
+    """
+
+    parts: dict[str, int]
+    banks: dict[str, int]
+    used: tuple[int, ...]
+    missing: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class NodeConfig:
     """What a node will be asked to do (ft_config): `modes` of infer, measure, train, score.
 
     `loss`, of training and evaluation: cross_entropy, mse (from the one-hot label) or reconstruction (mse from the
     sample itself: as many outputs as inputs, labels unread, no hits); both mean over the outputs as torch's mse_loss.
+
+    `hold`: how a layer with a mask lies in memory: by_cost, with all its weights where that is predicted to be quicker
+    (the results are the same but for the sign of zeros), or sparse, with its live ones alone.
 
     `last_layers`: only the last so many layers, and what stands behind the first of them, train (0: all); the batch
     norms before them use their stored statistics while training.
@@ -176,11 +223,13 @@ class NodeConfig:
     plain_sgd: bool = False
     last_layers: int = 0
     loss: str = "cross_entropy"
+    hold: str = "by_cost"
 
     def _struct(self) -> _Config:
         bits = sum(MODES[mode] for mode in self.modes)
-        knobs = (KEEPS[self.keep], self.lean, self.layerwise, self.plain_sgd, self.last_layers, LOSSES[self.loss])
-        return _Config(self.micro_batch, bits, NORMS[self.norm], self.topk_max, self.score_tile_bytes, *knobs)
+        knobs = (KEEPS[self.keep], self.lean, self.layerwise, self.plain_sgd, self.last_layers)
+        choices = (LOSSES[self.loss], HOLDS[self.hold])
+        return _Config(self.micro_batch, bits, NORMS[self.norm], self.topk_max, self.score_tile_bytes, *knobs, *choices)
 
 
 def _memory(struct: _Memory) -> Memory:
@@ -194,8 +243,37 @@ def plan(blob: bytes, config: NodeConfig) -> Memory:
     out = _Memory()
     status = lib.ft_plan(blob, len(blob), config._struct(), scratch, len(scratch), out)
     if status:
-        raise PlanError(f"the node refuses this model: {_text(status)}. Export it again, or see firmware/BLOB.md.")
+        raise PlanError(
+            f"the node refuses this model: {status_text(status)}. Export it again, or see firmware/BLOB.md."
+        )
     return _memory(out)
+
+
+def plan_banks(blob: bytes, config: NodeConfig, banks: Sequence[int]) -> tuple[Memory, Spread]:
+    """The same for banks of so many bytes each, the fastest first: as in `plan`, and where each part would lie.
+
+    Raises PlanError where the core refuses the model for another reason than the banks' sizes.
+    """
+    lib = _library()
+    scratch = ct.create_string_buffer(max(8, int(lib.ft_plan_scratch(blob, len(blob)))))
+    out, spread = _Memory(), _Spread()
+    sizes = (_Bank * len(banks))(*(_Bank(None, size) for size in banks))
+    status = lib.ft_plan_banks(blob, len(blob), config._struct(), sizes, len(banks), scratch, len(scratch), out, spread)
+    if status not in (0, NOMEM):
+        raise PlanError(
+            f"the node refuses this model: {status_text(status)}. Export it again, or see firmware/BLOB.md."
+        )
+    return _memory(out), _spread(spread, out, len(banks))
+
+
+def _spread(struct: _Spread, memory: _Memory, banks: int) -> Spread:
+    fits = struct.missing == len(PARTS)
+    return Spread(
+        parts=dict(zip(PARTS, struct.bytes, strict=True)),
+        banks=dict(zip(PARTS, struct.bank, strict=True)) if fits else {},
+        used=tuple(memory.bank[:banks]) if fits else (),
+        missing=None if fits else PARTS[struct.missing],
+    )
 
 
 def shuffle(index: int, count: int, key: int) -> int:
@@ -221,24 +299,44 @@ def _f32(array: NDArray[Any]) -> F32:
 
 
 class CoreNode:
-    """One node in this process, in an arena of exactly the planned bytes: its own, or the start of the one given.
+    """One node in this process, in an arena of exactly the planned bytes: its own, or the start of the one given; or in
+    `banks` of at most so many bytes each.
 
     Raises CoreError with the core's status. Not for two threads at once; several nodes on several threads are fine.
     """
 
-    def __init__(self, blob: bytes, config: NodeConfig, arena: NDArray[np.uint64] | None = None) -> None:
+    def __init__(
+        self,
+        blob: bytes,
+        config: NodeConfig,
+        arena: NDArray[np.uint64] | None = None,
+        *,
+        banks: Sequence[int] = (),
+    ) -> None:
         self._lib = _library()
         self._blob = blob  # read in place by the node: kept as long as the node
         self.memory = plan(blob, config)
-        self._arena = np.zeros(self.memory.peak // 8 + 1, np.uint64) if arena is None else arena
-        if self._arena.nbytes < self.memory.peak:
-            raise CoreError(f"an arena of {self._arena.nbytes} bytes: give the {self.memory.peak} that plan() names")
+        self.spread: Spread | None = None
+        sizes: tuple[int, ...] = (self.memory.peak,)
+        if banks:
+            self.memory, self.spread = plan_banks(blob, config, banks)
+            if self.spread.missing:
+                part, size = self.spread.missing, self.spread.parts[self.spread.missing]
+                raise CoreError(f"no bank has {size} contiguous bytes left for {part}: give larger banks", NOMEM)
+            sizes = self.spread.used
+        self._banks = [np.zeros(size // 8 + 1, np.uint64) for size in sizes] if arena is None else [arena]
+        if arena is not None and arena.nbytes < self.memory.peak:
+            raise CoreError(f"an arena of {arena.nbytes} bytes: give the {self.memory.peak} that plan() names")
         self._samples: tuple[object, ...] = ()
+        self._node = self._loaded(blob, config, sizes)
+
+    def _loaded(self, blob: bytes, config: NodeConfig, sizes: Sequence[int]) -> ct.c_void_p:
         node = ct.c_void_p()
-        peak = self.memory.peak
-        status = self._lib.ft_load(_address(self._arena), peak, blob, len(blob), config._struct(), node, None)
+        memory = zip(map(_address, self._banks), sizes, strict=True)
+        banks = (_Bank * len(sizes))(*(_Bank(at, size) for at, size in memory))
+        status = self._lib.ft_load_banks(banks, len(sizes), blob, len(blob), config._struct(), node, None)
         _check(status, "loading a model")
-        self._node = node
+        return node
 
     def __enter__(self) -> Self:
         return self
@@ -262,11 +360,6 @@ class CoreNode:
     @property
     def abi_hash(self) -> int:
         return int(self._lib.ft_abi_hash(self._node))
-
-    def used_bytes(self) -> int:
-        """High-water mark: the last byte of the arena that is not zero, counted from its start. Arenas start zeroed."""
-        used = np.flatnonzero(self._arena.view(np.uint8))
-        return int(used[-1]) + 1 if used.size else 0
 
     def set_samples(self, x: F32, labels: NDArray[np.uint16], dev_count: int) -> None:
         """x (n, C, H, W), labels (n,); the arrays are the node's storage: read, never copied or changed."""
@@ -297,7 +390,7 @@ class CoreNode:
         return self._get_vector("stats", self.stat_count)
 
     def set_mask(self, layer: int, mask: EncodedMask) -> None:
-        _check(self._lib.ft_set_mask(self._node, layer, mask.encoding, mask.data, len(mask.data)), "changing a mask")
+        _check(self._lib.ft_set_mask(self._node, layer, mask.code, mask.data, len(mask.data)), "changing a mask")
 
     def set_thresholds(self, thresholds: F32) -> None:
         thresholds = _f32(thresholds)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -111,6 +112,17 @@ def sample_losses(loss: str, outputs: Tensor, x: Tensor, labels: Tensor) -> tupl
     else:
         target, hits = x.flatten(1), torch.zeros_like(hits)
     return (outputs - target.to(outputs.dtype)).square().mean(1), hits
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """torch on one thread, so that results do not depend on how many cores the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @torch.no_grad()

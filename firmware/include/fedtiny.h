@@ -1,6 +1,6 @@
 /* fedtiny: sparse federated training on a microcontroller. The only public header.
  *
- * The caller owns all memory: one arena, one blob, one data source. No malloc, no globals, no stdio; two nodes in one
+ * The caller owns all memory: one arena or a few banks, one blob, one data source. No malloc, no globals, no stdio; two nodes in one
  * process work. Calls on one node must not overlap. All floats are binary32 and results are the same bits on every target,
  * except from a core built with FT_FAST defined (and -ffp-contract=fast): it fuses multiply and add, rounds less often, and
  * its results are close to, not equal to, those of other builds.
@@ -23,7 +23,7 @@ typedef enum {
     FT_ERR_BLOB = 1,        /* the blob is damaged or breaks a rule of BLOB.md */
     FT_ERR_VERSION = 2,     /* the blob has another version or an unknown incompat flag */
     FT_ERR_UNSUPPORTED = 3, /* a well-formed blob asks for what this core lacks */
-    FT_ERR_NOMEM = 4,       /* the arena is too small: ft_load says how many bytes it takes */
+    FT_ERR_NOMEM = 4,       /* the memory is too small: ft_load and ft_plan_banks say what it takes */
     FT_ERR_STATE = 5,       /* the call does not fit the node's state, e.g. training before values came */
     FT_ERR_ARG = 6,         /* an argument is out of range */
     FT_ERR_NONFINITE = 7,   /* NaN or infinity in data, weights or loss */
@@ -45,7 +45,11 @@ enum { FT_KEEP_F32 = 0, FT_KEEP_F16 = 1, FT_KEEP_INT8 = 2 }; /* form of what tra
 /* Cross-entropy of softmax against the label, or the mean of squared differences over all outputs: from the label's one-hot
  * vector, or from the sample itself (as many outputs as inputs; labels are not read, nothing counts as a hit). */
 enum { FT_LOSS_CROSS_ENTROPY = 0, FT_LOSS_MSE = 1, FT_LOSS_RECONSTRUCTION = 2 };
-enum { FT_MASK_BITMAP = 1, FT_MASK_DELTAS = 2 };
+/* How a layer with a mask is held: whatever takes fewer instructions by the table in plan.c, or as its live weights alone. A
+ * layer nearly full is quicker with all weights in place, zeros where it is pruned; results are the same but for the sign of
+ * zeros, and values, gradients and masks mean the same. */
+enum { FT_HOLD_BY_COST = 0, FT_HOLD_SPARSE = 1 };
+enum { FT_MASK_BITMAP = 1, FT_MASK_DELTAS = 2, FT_MASK_RICE = 3 }; /* Golomb-Rice: FT_MASK_RICE | parameter << 8 */
 enum { FT_DATA_DEV = 0, FT_DATA_ALL = 1 };
 
 /* What a node will be asked to do; decides how much memory it needs. Zero in keep, lean, layerwise and plain_sgd: fastest;
@@ -62,9 +66,17 @@ typedef struct {
     uint8_t plain_sgd;         /* 1: no memory for momentum; ft_train with momentum > 0: FT_ERR_ARG */
     uint16_t last_layers;      /* only the last so many layers train, 0: all; what comes before them is a constant */
     uint8_t loss;              /* FT_LOSS_*: of training, scoring and evaluation */
+    uint8_t hold;              /* FT_HOLD_*; with `lean` a layer is held whole only where that takes no more memory */
 } ft_config;
 
-/* Bytes by kind. The kinds of work (gradients to topk) are those of the mode that takes most, so all kinds add up to peak. */
+/* A contiguous piece of RAM, 8-byte aligned. Banks come in order of preference: the fastest first. */
+enum { FT_BANKS_MAX = 4 };
+typedef struct {
+    void *at; /* ft_plan_banks reads only bytes */
+    uint32_t bytes;
+} ft_bank;
+
+/* Bytes by kind; values of a layer that is held whole count whole. The kinds of work (gradients to topk) are those of the mode that takes most, so all kinds add up to peak. */
 typedef struct {
     uint32_t node;           /* the node's own state and operator tables */
     uint32_t weights;        /* live values */
@@ -76,8 +88,32 @@ typedef struct {
     uint32_t scratch;        /* padded input, rows, interleaved samples */
     uint32_t topk;           /* heap and gradient rows */
     uint32_t mode_work[4];   /* total work bytes of infer, measure, train, score; 0 when not planned */
-    uint32_t peak;           /* the arena must have this many bytes */
+    uint32_t peak;           /* one arena for all must have this many bytes */
+    uint32_t bank[FT_BANKS_MAX]; /* bytes that each bank must have, from its start on; with one bank bank[0] = peak */
 } ft_memory;
+
+/* The parts of a node's memory: each lies in one bank. */
+typedef enum {
+    FT_PART_NODE,       /* its state and tables */
+    FT_PART_WEIGHTS,    /* live values */
+    FT_PART_INDICES,    /* positions of live weights */
+    FT_PART_STATISTICS, /* moments of norms, labels of the micro-batch */
+    FT_PART_WORK,       /* activations, their gradients, scratch */
+    FT_PART_TOPK,       /* heap and gradient rows */
+    FT_PART_GRADIENTS,  /* of the values that train */
+    FT_PART_MOMENTUM,   /* of the values that train */
+    FT_PARTS
+} ft_part;
+
+/* How a node's parts were spread over banks. Parts of different modes may share bytes, so they can add up to more than the
+ * banks take. After FT_ERR_NOMEM `missing` is the part that finds no place of bytes[missing] contiguous bytes however the
+ * busier ones are spread, or FT_PART_NODE where no bank holds what planning takes; `at` and `bank` then mean nothing. */
+typedef struct {
+    uint32_t bytes[FT_PARTS];
+    uint32_t at[FT_PARTS]; /* in its bank */
+    uint8_t bank[FT_PARTS];
+    ft_part missing; /* FT_PARTS: none */
+} ft_spread;
 
 typedef struct ft_node ft_node;
 
@@ -87,11 +123,21 @@ ft_status ft_plan(const uint8_t *blob, size_t blob_bytes, const ft_config *confi
                   ft_memory *out);
 size_t ft_plan_scratch(const uint8_t *blob, size_t blob_bytes); /* 0 when the blob's header is invalid */
 
+/* The same for 1 to FT_BANKS_MAX banks: what ft_load_banks will do with banks of these sizes. The busiest part lies in the
+ * first bank that leaves every other part a place, then the next busiest, and so on: where any spreading fits, one is found.
+ * out and spread (may be NULL) are written on FT_OK and where FT_ERR_NOMEM is due to the
+ * banks; a scratch too small is FT_ERR_ARG. */
+ft_status ft_plan_banks(const uint8_t *blob, size_t blob_bytes, const ft_config *config, const ft_bank *banks,
+                        uint32_t count, void *scratch, size_t scratch_bytes, ft_memory *out, ft_spread *spread);
+
 /* Builds a node in the arena (8-byte aligned). The blob is read in place and must outlive the node; values and masks are
  * copied. The node is ready to work with the blob's own values. On FT_ERR_NOMEM *needed (may be NULL) is the bytes that the
  * arena must have: the plan's peak or, where not even the planner's tables fit, what those take, which may not be all. */
 ft_status ft_load(void *arena, size_t arena_bytes, const uint8_t *blob, size_t blob_bytes, const ft_config *config,
                   ft_node **out, uint32_t *needed);
+/* The same in 1 to FT_BANKS_MAX banks. spread (may be NULL) is written as by ft_plan_banks. */
+ft_status ft_load_banks(const ft_bank *banks, uint32_t count, const uint8_t *blob, size_t blob_bytes,
+                        const ft_config *config, ft_node **out, ft_spread *spread);
 ft_status ft_set_data(ft_node *node, const ft_data *data); /* copies the struct */
 
 uint32_t ft_input_size(const ft_node *node);   /* floats of one sample */
@@ -150,7 +196,7 @@ typedef struct {
 } ft_topk_entry;
 
 /* The k pruned weights of a layer whose loss gradient, averaged over `batches` micro-batches (the first of the order that
- * ft_shuffle(seed) gives), is largest in magnitude; ties to the lower index; ascending by index. *entries lies in the arena
+ * ft_shuffle(seed) gives), is largest in magnitude; ties to the lower index; ascending by index. *entries lies in the node's memory
  * until the next call; *found <= k. A layer that does not train (last_layers): FT_ERR_ARG. */
 ft_status ft_score(ft_node *node, uint32_t layer, uint32_t k, uint32_t batches, uint32_t seed,
                    const ft_topk_entry **entries, uint32_t *found);

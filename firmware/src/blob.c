@@ -19,7 +19,7 @@ static uint32_t crc_update(uint32_t crc, uint8_t byte)
     return crc >> 4 ^ table[crc & 15];
 }
 
-static uint32_t crc_bytes(uint32_t crc, const uint8_t *p, uint32_t n)
+uint32_t ft_blob_crc(uint32_t crc, const uint8_t *p, uint32_t n)
 {
     while (n--)
         crc = crc_update(crc, *p++);
@@ -139,7 +139,7 @@ static ft_status check_param(const ft_blob *blob, uint32_t index)
             return FT_ERR_BLOB;
     } else {
         uint32_t live;
-        if (p.role != FT_ROLE_WEIGHT || !inside(blob, p.mask_at, p.mask_bytes, 1))
+        if (p.role != FT_ROLE_WEIGHT || p.storage > FT_MASK_DELTAS || !inside(blob, p.mask_at, p.mask_bytes, 1))
             return FT_ERR_BLOB;
         if (!ft_mask_check(ft_blob_mask(blob, &p), &live) || live != p.live)
             return FT_ERR_BLOB;
@@ -294,8 +294,8 @@ static bool each_tensor_flows(const ft_blob *blob)
 static uint32_t abi_hash(const ft_blob *blob)
 {
     uint32_t crc = 0xFFFFFFFFu;
-    crc = crc_bytes(crc, blob->bytes + blob->tensor_at, (uint32_t)blob->tensors * TENSOR);
-    crc = crc_bytes(crc, blob->bytes + blob->op_at, (uint32_t)blob->ops * OP);
+    crc = ft_blob_crc(crc, blob->bytes + blob->tensor_at, (uint32_t)blob->tensors * TENSOR);
+    crc = ft_blob_crc(crc, blob->bytes + blob->op_at, (uint32_t)blob->ops * OP);
     for (uint32_t i = 0; i < blob->params; i++) {
         const uint8_t *p = blob->bytes + blob->param_at + i * PARAM;
         for (int k = 0; k < 16; k++)
@@ -314,7 +314,7 @@ ft_status ft_blob_open(ft_blob *blob, const uint8_t *bytes, size_t size)
         return FT_ERR_UNSUPPORTED;
     blob->bytes = bytes;
     blob->size = ft_load_u32(bytes + 8);
-    if (blob->size != size || ~crc_bytes(0xFFFFFFFFu, bytes + 16, blob->size - 16) != ft_load_u32(bytes + 12))
+    if (blob->size != size || ~ft_blob_crc(0xFFFFFFFFu, bytes + 16, blob->size - 16) != ft_load_u32(bytes + 12))
         return FT_ERR_BLOB;
     blob->abi = ft_load_u32(bytes + 16);
     blob->tensors = ft_load_u16(bytes + 20);

@@ -44,6 +44,8 @@ typedef struct {
     uint32_t mask_at, mask_bytes, values_at;
 } ft_param;
 
+/* CRC-32 (IEEE): starts as all ones, and the end's complement is what is stored. */
+uint32_t ft_blob_crc(uint32_t crc, const uint8_t *p, uint32_t n);
 ft_status ft_blob_open(ft_blob *blob, const uint8_t *bytes, size_t size);
 ft_shape ft_blob_tensor(const ft_blob *blob, uint32_t index);
 ft_op ft_blob_op(const ft_blob *blob, uint32_t index);

@@ -1,4 +1,4 @@
-/* Masks as bytes: a bitmap or byte deltas (BLOB.md, "Masks"), read one live element at a time. */
+/* Masks as bytes: a bitmap, byte deltas or Golomb-Rice (BLOB.md, "Masks"), read one live element at a time. */
 #ifndef FT_MASK_H
 #define FT_MASK_H
 
@@ -9,9 +9,9 @@ typedef struct {
     const uint8_t *bytes;
     uint32_t length; /* bytes */
     uint32_t elements;
-    uint32_t encoding; /* FT_MASK_* */
-    uint32_t at;       /* bitmap: next element; deltas: next byte */
-    uint32_t next;     /* deltas: element that a gap of 0 means */
+    uint32_t encoding; /* FT_MASK_*, with the Rice parameter */
+    uint32_t at;       /* bitmap: next element; deltas: next byte; Golomb-Rice: next bit */
+    uint32_t next;     /* element that a gap of 0 means */
 } ft_mask;
 
 ft_mask ft_mask_open(uint32_t encoding, const uint8_t *bytes, uint32_t length, uint32_t elements);

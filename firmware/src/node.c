@@ -1,4 +1,5 @@
 /* The public calls: arguments and state are checked here, the work is done below. */
+#include "bank.h"
 #include "bn.h"
 #include "num.h"
 #include "topk.h"
@@ -25,33 +26,70 @@ size_t ft_plan_scratch(const uint8_t *bytes, size_t size)
 ft_status ft_plan(const uint8_t *bytes, size_t size, const ft_config *config, void *scratch, size_t scratch_bytes,
                   ft_memory *out)
 {
+    const ft_bank boundless = {0, 0xFFFFFFFFu};
+    return ft_plan_banks(bytes, size, config, &boundless, 1, scratch, scratch_bytes, out, 0);
+}
+
+ft_status ft_plan_banks(const uint8_t *bytes, size_t size, const ft_config *config, const ft_bank *banks, uint32_t count,
+                        void *scratch, size_t scratch_bytes, ft_memory *out, ft_spread *spread)
+{
     ft_blob blob;
     ft_layout layout;
-    if (!config || !out || !scratch || (uintptr_t)scratch % sizeof(uint32_t))
+    ft_spread own;
+    if (!config || !banks || count < 1 || count > FT_BANKS_MAX || !out || !scratch
+        || (uintptr_t)scratch % sizeof(uint32_t))
         return FT_ERR_ARG;
     ft_status status = ft_blob_open(&blob, bytes, size);
+    if (status == FT_OK && scratch_bytes < ft_plan_bytes(&blob))
+        status = FT_ERR_ARG;
+    if (status == FT_OK)
+        status = ft_plan_layout(&layout, &blob, config, scratch, node_bytes());
     if (status != FT_OK)
         return status;
-    if (scratch_bytes < ft_plan_bytes(&blob))
-        return FT_ERR_NOMEM;
-    status = ft_plan_layout(&layout, &blob, config, scratch, node_bytes());
-    if (status == FT_OK)
-        *out = layout.memory;
+    status = ft_bank_spread(spread ? spread : &own, &layout, config, banks, count, node_bytes() + ft_plan_bytes(&blob));
+    *out = layout.memory;
     return status;
 }
 
-static void copy_values(ft_net *net)
+/* The blob's values; of layers with a mask only those of at least their threshold. thresholds NULL: all. */
+static void copy_values(ft_net *net, const float *thresholds)
 {
     for (uint32_t i = 0; i < net->blob.params; i++) {
         ft_param p = ft_blob_param(&net->blob, i);
         const ft_slot *slot = &net->layout.slots[i];
-        for (uint32_t k = 0; k < slot->live; k++)
-            net->weights[slot->start + k] = ft_blob_value(&net->blob, &p, k);
-        if (p.role == FT_ROLE_WEIGHT) {
-            ft_mask mask = ft_blob_mask(&net->blob, &p);
-            ft_net_build_indices(net, i, p.storage == FT_STORAGE_DENSE ? 0 : &mask);
+        const uint16_t *bitmap = ft_net_bitmap(net, i);
+        float threshold = p.role == FT_ROLE_WEIGHT && thresholds ? *thresholds++ : 0.0f;
+        for (uint32_t at = 0, k = 0; at < slot->held; at++) {
+            float v = ft_net_lives(bitmap, at) ? ft_blob_value(&net->blob, &p, k++) : 0.0f;
+            if (p.storage != FT_STORAGE_DENSE && ft_num_abs(v) < threshold)
+                v = 0.0f;
+            net->weights[slot->start + at] = v;
         }
     }
+}
+
+/* Where each parameter lies, from what is held of it. */
+static void lay_out(ft_net *net)
+{
+    uint32_t held = 0;
+    net->value_count = 0;
+    for (uint32_t i = 0; i < net->blob.params; i++) {
+        net->layout.slots[i].start = held;
+        held += net->layout.slots[i].held;
+        net->value_count += net->layout.slots[i].live;
+    }
+}
+
+static void copy_model(ft_net *net)
+{
+    for (uint32_t i = 0; i < net->blob.params; i++) {
+        ft_param p = ft_blob_param(&net->blob, i);
+        ft_mask mask = ft_blob_mask(&net->blob, &p);
+        if (p.role == FT_ROLE_WEIGHT)
+            ft_net_build_indices(net, i, p.storage == FT_STORAGE_DENSE ? 0 : &mask);
+    }
+    lay_out(net);
+    copy_values(net, 0);
     for (uint32_t i = 0; i < net->blob.ops; i++) {
         ft_op op = ft_blob_op(&net->blob, i);
         if (op.kind != FT_OP_BATCHNORM)
@@ -65,51 +103,77 @@ static void copy_values(ft_net *net)
     }
 }
 
-static ft_status enough(size_t arena_bytes, uint32_t needed, uint32_t *out)
+/* *needed: as ft_load says. */
+static ft_status load(const ft_bank *banks, uint32_t count, const uint8_t *bytes, size_t size, const ft_config *config,
+                      ft_node **out, ft_spread *spread, uint32_t *needed)
 {
-    if (out)
-        *out = needed;
-    return arena_bytes < needed ? FT_ERR_NOMEM : FT_OK;
+    ft_blob blob;
+    bool sound = banks && count >= 1 && count <= FT_BANKS_MAX && config && out;
+    for (uint32_t b = 0; sound && b < count; b++)
+        sound = banks[b].at && (uintptr_t)banks[b].at % ALIGN == 0;
+    if (!sound)
+        return FT_ERR_ARG;
+    *out = 0;
+    ft_status status = ft_blob_open(&blob, bytes, size);
+    if (status != FT_OK)
+        return status;
+    *needed = node_bytes() + ft_plan_bytes(&blob);
+    uint32_t first;
+    status = ft_bank_to_plan_in(&first, spread, banks, count, *needed);
+    if (status != FT_OK)
+        return status;
+    struct ft_node *node = banks[first].at;
+    memset(node, 0, sizeof *node);
+    node->net.blob = blob;
+    node->net.config = *config;
+    status = ft_plan_layout(&node->net.layout, &blob, config, (uint8_t *)node + node_bytes(), node_bytes());
+    if (status == FT_OK)
+        status = ft_bank_spread(spread, &node->net.layout, config, banks, count, *needed);
+    if (status == FT_OK || status == FT_ERR_NOMEM)
+        *needed = node->net.layout.memory.peak;
+    if (status != FT_OK)
+        return status;
+    uint8_t *at[FT_PARTS];
+    for (uint32_t part = 0; part < FT_PARTS; part++) {
+        at[part] = (uint8_t *)banks[spread->bank[part]].at + spread->at[part];
+        if (part == FT_PART_NODE && at[part] != (uint8_t *)node) { /* out of the way of what is cleared next */
+            memcpy(at[part], node, spread->bytes[part]);
+            node = (struct ft_node *)(void *)at[part];
+            ft_plan_tables(&node->net.layout, &blob, at[part] + node_bytes());
+        } else if (part != FT_PART_NODE && part < FT_PART_WORK) {
+            memset(at[part], 0, spread->bytes[part]);
+        }
+    }
+    ft_net *net = &node->net;
+    net->weights = (float *)(void *)at[FT_PART_WEIGHTS];
+    net->indices = (uint16_t *)(void *)at[FT_PART_INDICES];
+    net->stats = (float *)(void *)at[FT_PART_STATISTICS];
+    net->kept = net->stats + net->layout.stat_count;
+    net->labels = (uint16_t *)(void *)(net->kept + net->layout.kept_count);
+    net->work = (float *)(void *)at[FT_PART_WORK];
+    net->topk = at[FT_PART_TOPK];
+    net->gradients = (float *)(void *)at[FT_PART_GRADIENTS];
+    net->momentum = (float *)(void *)at[FT_PART_MOMENTUM];
+    copy_model(net);
+    *out = node;
+    return FT_OK;
 }
 
 ft_status ft_load(void *arena, size_t arena_bytes, const uint8_t *bytes, size_t size, const ft_config *config,
                   ft_node **out, uint32_t *needed)
 {
-    if (!arena || (uintptr_t)arena % ALIGN || !config || !out)
-        return FT_ERR_ARG;
-    *out = 0;
-    ft_status status = enough(arena_bytes, node_bytes(), needed);
-    if (status != FT_OK)
-        return status;
-    struct ft_node *node = arena;
-    ft_net *net = &node->net;
-    memset(node, 0, sizeof *node);
-    status = ft_blob_open(&net->blob, bytes, size);
-    if (status == FT_OK)
-        status = enough(arena_bytes, node_bytes() + ft_plan_bytes(&net->blob), needed);
-    uint8_t *at = (uint8_t *)arena + node_bytes();
-    if (status == FT_OK)
-        status = ft_plan_layout(&net->layout, &net->blob, config, at, node_bytes());
-    if (status == FT_OK)
-        status = enough(arena_bytes, net->layout.memory.peak, needed);
-    if (status != FT_OK)
-        return status;
-    net->config = *config;
-    at += ft_plan_table_bytes(&net->blob);
-    net->weights = (float *)(void *)at;
-    at += net->layout.memory.weights;
-    net->indices = (uint16_t *)(void *)at;
-    at += net->layout.memory.indices;
-    net->stats = (float *)(void *)at;
-    net->kept = net->stats + net->layout.stat_count;
-    at += net->layout.memory.statistics;
-    net->labels = (uint16_t *)(void *)at;
-    at += net->layout.label_bytes;
-    net->work = (float *)(void *)at;
-    net->value_count = net->layout.value_count;
-    copy_values(net);
-    *out = node;
-    return FT_OK;
+    const ft_bank bank = {arena, arena_bytes < 0xFFFFFFFFu ? (uint32_t)arena_bytes : 0xFFFFFFFFu};
+    ft_spread spread;
+    uint32_t asked;
+    return load(&bank, 1, bytes, size, config, out, &spread, needed ? needed : &asked);
+}
+
+ft_status ft_load_banks(const ft_bank *banks, uint32_t count, const uint8_t *bytes, size_t size, const ft_config *config,
+                        ft_node **out, ft_spread *spread)
+{
+    ft_spread own;
+    uint32_t asked;
+    return load(banks, count, bytes, size, config, out, spread ? spread : &own, &asked);
 }
 
 ft_status ft_set_data(ft_node *node, const ft_data *data)
@@ -141,7 +205,10 @@ uint32_t ft_layer_count(const ft_node *node)
 uint32_t ft_value_count(const ft_node *node) { return node->net.value_count; }
 uint32_t ft_trained_count(const ft_node *node)
 {
-    return node->net.value_count - ft_plan_first_value(&node->net.layout);
+    uint32_t count = node->net.value_count;
+    for (uint32_t i = 0; i < node->net.layout.first_param; i++)
+        count -= node->net.layout.slots[i].live;
+    return count;
 }
 
 uint32_t ft_stat_count(const ft_node *node) { return node->net.layout.stat_count; }
@@ -154,7 +221,12 @@ ft_status ft_set_values(ft_node *node, const float *values, uint32_t count)
         return FT_ERR_ARG;
     if (!ft_num_all_finite(values, count))
         return FT_ERR_NONFINITE;
-    memcpy(node->net.weights, values, count * sizeof *values);
+    float *w = node->net.weights;
+    for (uint32_t i = 0; i < node->net.blob.params; i++) {
+        const uint16_t *bitmap = ft_net_bitmap(&node->net, i);
+        for (uint32_t at = 0; at < node->net.layout.slots[i].held; at++)
+            *w++ = ft_net_lives(bitmap, at) ? *values++ : 0.0f;
+    }
     node->wants_values = node->thresholded = false;
     return FT_OK;
 }
@@ -165,7 +237,7 @@ ft_status ft_get_values(const ft_node *node, float *values, uint32_t count)
         return FT_ERR_ARG;
     if (node->wants_values)
         return FT_ERR_STATE;
-    memcpy(values, node->net.weights, count * sizeof *values);
+    ft_net_gather(&node->net, values, node->net.weights, 0);
     return FT_OK;
 }
 
@@ -203,14 +275,10 @@ ft_status ft_set_mask(ft_node *node, uint32_t layer, uint32_t encoding, const ui
     ft_mask mask = ft_mask_open(encoding, bytes, length, p.elements);
     if (!ft_mask_check(mask, &live))
         return FT_ERR_ARG;
-    if (live > net->layout.slots[param].capacity)
+    if (live > p.live)
         return FT_ERR_NOMEM;
     ft_net_build_indices(net, param, &mask);
-    net->value_count = 0;
-    for (uint32_t i = 0; i < net->blob.params; i++) {
-        net->layout.slots[i].start = net->value_count;
-        net->value_count += net->layout.slots[i].live;
-    }
+    lay_out(net);
     node->wants_values = node->masked = true;
     return FT_OK;
 }
@@ -224,16 +292,7 @@ ft_status ft_set_thresholds(ft_node *node, const float *thresholds, uint32_t cou
         return FT_ERR_STATE;
     if (!ft_num_all_finite(thresholds, count))
         return FT_ERR_NONFINITE;
-    uint32_t layer = 0;
-    for (uint32_t i = 0; i < net->blob.params; i++) {
-        ft_param p = ft_blob_param(&net->blob, i);
-        float *w = net->weights + net->layout.slots[i].start;
-        float threshold = p.role == FT_ROLE_WEIGHT ? thresholds[layer++] : 0.0f;
-        for (uint32_t k = 0; k < net->layout.slots[i].live; k++) {
-            float v = ft_blob_value(&net->blob, &p, k);
-            w[k] = p.storage != FT_STORAGE_DENSE && ft_num_abs(v) < threshold ? 0.0f : v;
-        }
-    }
+    copy_values(net, thresholds);
     node->thresholded = true;
     node->wants_values = false;
     return FT_OK;
@@ -282,7 +341,7 @@ ft_status ft_train(ft_node *node, const ft_train_task *task, ft_score_sum *resul
     if (status != FT_OK || node->thresholded)
         return status != FT_OK ? status : FT_ERR_STATE;
     status = ft_train_run(&node->net, &node->data, task, result, moments);
-    if (status == FT_ERR_NONFINITE && !ft_num_all_finite(node->net.weights, node->net.value_count))
+    if (status == FT_ERR_NONFINITE && !ft_num_all_finite(node->net.weights, ft_net_held(&node->net)))
         node->wants_values = true;
     return status;
 }
@@ -339,7 +398,7 @@ const char *ft_status_text(ft_status status)
         "the blob is damaged",
         "the blob has another version",
         "the model needs something this core lacks",
-        "the arena is too small",
+        "the memory is too small",
         "the node is not ready for this call",
         "an argument is out of range",
         "NaN or infinity in data, weights or loss",

@@ -213,7 +213,7 @@ static uint32_t trained_values(const ft_layout *layout, const ft_op *op)
 {
     uint32_t values = 0;
     for (int k = 0; k < 2; k++)
-        values += op->param[k] == FT_NONE ? 0 : layout->slots[op->param[k]].capacity;
+        values += op->param[k] == FT_NONE ? 0 : layout->slots[op->param[k]].held;
     return values;
 }
 
@@ -328,25 +328,57 @@ static void place_training(ft_layout *layout, const ft_blob *blob, const ft_conf
     }
 }
 
+/* Predicted instructions of a Cortex-M4F, in tenths, for one weight of a layer with a mask. They are the same numbers on every
+ * target, so that a layer is held the same everywhere. */
+typedef struct {
+    uint32_t sparse, whole; /* held as live weights alone, held whole */
+} cost;
+static const cost linear_forward = {100, 38}, linear_step = {351, 216}; /* of one sample */
+static const cost pixel_forward = {27, 15}, pixel_step = {77, 65};      /* of each output pixel, where the kernels take triples */
+
+/* Shall a layer with a mask be held whole? Where kernels gain nothing from that, and where several samples meet a linear
+ * layer side by side, each weight costs the same. Standardised and depthwise layers are left as they are. */
+static bool holds_whole(const ft_layout *layout, const ft_blob *blob, const ft_config *config, const ft_param *p,
+                        uint32_t param)
+{
+    ft_op op = ft_blob_op(blob, ft_blob_user(blob, param));
+    bool trains = config->modes & (FT_MODE_TRAIN | FT_MODE_SCORE) && param >= layout->first_param;
+    bool one = config->micro_batch == 1 || config->modes == FT_MODE_INFER;
+    uint32_t row_len = p->elements / p->dim[0], copies = trains ? 3u - config->plain_sgd : 1;
+    cost each = trains ? linear_step : linear_forward;
+    if (op.kind == FT_OP_CONV2D) {
+        each = trains ? pixel_step : pixel_forward;
+        one = !config->lean && op.eps == 0.0f && op.groups == 1 && op.kw == 3 && op.sw == 1
+              && ft_blob_tensor(blob, op.out).w % 14 == 0;
+    }
+    if (!one || config->hold == FT_HOLD_SPARSE || (uint64_t)each.whole * p->elements >= (uint64_t)each.sparse * p->live)
+        return false;
+    return !config->lean
+           || 2 * copies * p->elements + row_len + p->elements / 16 + 1 <= 2 * copies * p->live + p->dim[0] + p->live;
+}
+
 static void place_params(ft_layout *layout, const ft_blob *blob, const ft_config *config)
 {
     for (uint32_t i = 0; i < blob->params; i++) {
         ft_param p = ft_blob_param(blob, i);
         ft_slot *slot = &layout->slots[i];
-        slot->start = layout->value_count;
-        slot->live = slot->capacity = p.live;
+        slot->start = layout->held_count;
+        slot->live = slot->held = p.live;
         slot->index_at = layout->index_count;
         if (p.role == FT_ROLE_MEAN || p.role == FT_ROLE_VAR)
-            slot->live = slot->capacity = 0; /* lives in the statistics vector */
-        layout->value_count += slot->live;
+            slot->live = slot->held = 0; /* lives in the statistics vector */
+        bool masked = p.role == FT_ROLE_WEIGHT && p.storage != FT_STORAGE_DENSE;
+        slot->whole = !masked || holds_whole(layout, blob, config, &p, i);
+        if (masked && slot->whole)
+            slot->held = p.elements;
+        layout->held_count += slot->held;
         if (p.role != FT_ROLE_WEIGHT)
             continue;
         uint32_t row_len = p.elements / p.dim[0];
-        if (p.storage == FT_STORAGE_DENSE) {
-            layout->index_count += row_len;
+        layout->index_count += slot->whole ? row_len : p.dim[0] + p.live;
+        if (!masked)
             continue;
-        }
-        layout->index_count += p.dim[0] + p.live;
+        layout->index_count += slot->whole ? p.elements / 16 + 1 : 0;
         uint32_t rows = ft_plan_tile_rows(config->score_tile_bytes, row_len, p.dim[0]);
         layout->tile_floats = larger(layout->tile_floats, rows * row_len);
         layout->row_positions = larger(layout->row_positions, row_len);
@@ -381,9 +413,9 @@ static ft_status add_up(ft_layout *layout, const ft_blob *blob, const ft_config 
     /* what a placement takes without its last kinds may, by the luck of the order, be more than with them */
     uint32_t total = layout->train_floats, acts = smaller(layout->activation_floats, total), worst = 0;
     uint32_t by_layer = smaller(larger(layout->gradient_floats, acts), total) - acts;
-    uint32_t trained = layout->value_count - ft_plan_first_value(layout);
+    uint32_t trained = layout->held_count - ft_plan_first_value(layout);
     m->node = node_bytes + ft_plan_table_bytes(blob) + layout->label_bytes;
-    m->weights = 4 * layout->value_count;
+    m->weights = 4 * layout->held_count;
     m->indices = 2 * layout->index_count;
     m->statistics = 4 * (layout->stat_count + layout->kept_count);
     uint32_t lasting = (m->node + m->weights + m->indices + m->statistics) / 2;
@@ -414,12 +446,23 @@ static ft_status add_up(ft_layout *layout, const ft_blob *blob, const ft_config 
     return FT_OK;
 }
 
+uint8_t *ft_plan_tables(ft_layout *layout, const ft_blob *blob, void *tables)
+{
+    uint8_t *at = tables;
+    layout->places = (ft_place *)(void *)at;
+    at += blob->tensors * sizeof(ft_place);
+    layout->slots = (ft_slot *)(void *)at;
+    at += blob->params * sizeof(ft_slot);
+    layout->steps = (ft_step *)(void *)at;
+    return at + blob->ops * sizeof(ft_step);
+}
+
 ft_status ft_plan_layout(ft_layout *layout, const ft_blob *blob, const ft_config *config, void *tables,
                          uint32_t node_bytes)
 {
     if (config->micro_batch < 1 || config->micro_batch > 256 || config->modes < 1 || config->modes > FT_MODE_ALL
         || config->norm > FT_NORM_FROZEN || config->topk_max > 1u << 24 || config->keep > FT_KEEP_INT8 || config->lean > 1
-        || config->layerwise > 1 || config->plain_sgd > 1 || config->loss > FT_LOSS_RECONSTRUCTION
+        || config->layerwise > 1 || config->hold > FT_HOLD_SPARSE || config->plain_sgd > 1 || config->loss > FT_LOSS_RECONSTRUCTION
         || (config->loss == FT_LOSS_RECONSTRUCTION
             && ft_shape_size(ft_blob_tensor(blob, blob->input)) != ft_shape_size(ft_blob_tensor(blob, blob->output))))
         return FT_ERR_ARG;
@@ -429,13 +472,8 @@ ft_status ft_plan_layout(ft_layout *layout, const ft_blob *blob, const ft_config
     if (everything > 0x3FFFFFFFu) /* then no offset overflows */
         return FT_ERR_UNSUPPORTED;
     memset(layout, 0, sizeof *layout);
-    uint8_t *at = tables;
-    layout->places = (ft_place *)(void *)at;
-    at += blob->tensors * sizeof(ft_place);
-    layout->slots = (ft_slot *)(void *)at;
-    at += blob->params * sizeof(ft_slot);
-    layout->steps = (ft_step *)(void *)at;
-    at += blob->ops * sizeof(ft_step);
+    uint8_t *at = ft_plan_tables(layout, blob, tables);
+    memset(tables, 0, ft_plan_table_bytes(blob));
     if (!cut(layout, blob, config->last_layers))
         return FT_ERR_UNSUPPORTED;
     layout->label_bytes = (config->micro_batch + 1u) / 2 * 4;

@@ -39,15 +39,18 @@ class Region(Section):
 
 
 class Bank(Region):
-    """A piece of RAM; the first of a board holds stack, data and the arena."""
+    """A piece of RAM; the first of a board holds stack and data too."""
 
     name: str = Field(min_length=1)
 
 
 class Memory(Section):
+    """`banks`: the fastest first. `data_bytes`: what a node's image may have in data and bss."""
+
     flash: Region
-    banks: Annotated[tuple[Bank, ...], Field(min_length=1, strict=False)]
+    banks: Annotated[tuple[Bank, ...], Field(min_length=1, max_length=4, strict=False)]
     stack_bytes: Size = 8192
+    data_bytes: Size = 8192
 
 
 class Toolchain(Section):
@@ -86,8 +89,16 @@ class Emulator(Section):
     counter: Counter | None = None
 
 
+class Node(Section):
+    """The board's part of a node image (images.py): what stands behind port/uart/board.h, and the defines it takes."""
+
+    sources: Words
+    defines: dict[str, str] = {}
+    baud: int = Field(default=115_200, ge=1200, le=4_000_000)
+
+
 class Board(Section):
-    """`memory` and `emulator` are None for this computer. `fpu`: what the hardware computes of floating point."""
+    """`fpu`: what the hardware computes of floating point. `memory`, `node` and `emulator`: None for this computer."""
 
     name: str
     title: str
@@ -97,7 +108,19 @@ class Board(Section):
     clock_hz: int | None = Field(default=None, gt=0)
     memory: Memory | None = None
     toolchain: Toolchain
+    node: Node | None = None
     emulator: Emulator | None = None
+
+
+def node_banks(board: Board) -> dict[str, int]:
+    """Bytes of RAM that the image of a node leaves, by bank. Raises ConfigError for a board without a [memory]."""
+    if not board.memory:
+        raise ConfigError(
+            f"{board.name} says nothing of its memory, so nothing can be planned for it. "
+            "Choose another fleet.board, or set fleet.ram_bytes."
+        )
+    taken = board.memory.stack_bytes + board.memory.data_bytes
+    return {bank.name: max(0, bank.bytes - (taken if not i else 0)) for i, bank in enumerate(board.memory.banks)}
 
 
 def root() -> Path:
@@ -157,6 +180,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "flash": Region,
     "banks": Bank,
     "toolchain": Toolchain,
+    "node": Node,
     "emulator": Emulator,
     "counter": Counter,
 }

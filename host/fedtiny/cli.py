@@ -14,6 +14,7 @@ import typer
 from fedtiny_export.errors import ConfigError, FedtinyError
 
 if TYPE_CHECKING:
+    from fedtiny.bench.suite import Suite
     from fedtiny.experiment import Experiment
     from fedtiny.progress import Display
     from fedtiny.runfolder import RunFolder
@@ -83,7 +84,10 @@ def run_(
     source: Annotated[
         str | None, typer.Argument(metavar="PRESET | FILE.toml", help="What to run.", show_default="fashion-mini")
     ] = None,
-    fleet: Annotated[str | None, typer.Option(help="native (the C core) or simulated (torch).")] = None,
+    fleet: Annotated[
+        str | None,
+        typer.Option(metavar="KIND | FLEET.toml", help="native (the C core), simulated (torch), or a fleet file."),
+    ] = None,
     nodes: Annotated[int | None, typer.Option(help="Nodes that train.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Federated rounds.")] = None,
     density: Annotated[float | None, typer.Option(help="Share of all weights that live, 0 < density <= 1.")] = None,
@@ -103,8 +107,7 @@ def run_(
     [bold]fedtiny run[/] · [bold]fedtiny run spar-watch --rounds 40[/] · [bold]fedtiny run mine.toml -s train.lr=0.05[/]
     """
     flags = {
-        "fleet.kind": fleet,
-        "fleet.nodes": nodes,
+        **_fleet_settings(fleet, nodes),
         "train.rounds": rounds,
         "pruning.density": density,
         "seed": seed,
@@ -224,6 +227,101 @@ def presets_(as_json: AsJson = False) -> None:
     print_presets(found)
 
 
+fleet_app = typer.Typer(help="Devices: give them keys, look at them, take keys away.", no_args_is_help=True)
+app.add_typer(fleet_app, name="fleet")
+
+FleetFile = Annotated[Path, typer.Argument(metavar="FLEET.toml", help="The fleet file (docs/fleet.md).")]
+Nodes = Annotated[list[str] | None, typer.Argument(metavar="[NODE]...", help="Nodes of it; all, if none is named.")]
+
+
+@fleet_app.command("enrol")
+@command
+def fleet_enrol(
+    file: FleetFile,
+    nodes: Nodes = None,
+    offline: Annotated[
+        Path | None, typer.Option(metavar="RECORD", help="Write one node's record for flashing; nothing is contacted.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give devices a key, over the cable or at flash time.
+
+    [bold]fedtiny fleet enrol lab.toml[/] · [bold]fedtiny fleet enrol lab.toml n1 --offline n1.record[/]
+    """
+    from fedtiny.fleet import manage
+    from fedtiny.fleet.roster import read_roster
+
+    roster = read_roster(file)
+    done: list[str] = []
+    if offline is not None:
+        if not nodes or len(nodes) != 1:
+            raise ConfigError("--offline writes the record of one node: name one.")
+        manage.write_record(roster, nodes[0], offline)
+        done = list(nodes)
+    else:
+        manage.enrol(roster, nodes or [], enrolled=lambda node, hello: done.append(node))
+    if as_json:
+        _print_json({"enrolled": done, "keys": str(roster.keys.path)})
+        return
+    for node in done:
+        typer.echo(f"{node} is enrolled")
+    typer.echo(f"Keys: {roster.keys.path}" if done else "Every node that a cable reaches has a key.")
+
+
+@fleet_app.command("list")
+@command
+def fleet_list(
+    file: FleetFile,
+    stored: Annotated[bool, typer.Option("--stored", help="Only what is on file; contact no node.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show each device's board, firmware, free RAM, link, profile and when it was last seen.
+
+    [bold]fedtiny fleet list lab.toml[/]
+    """
+    from fedtiny.fleet.manage import listed
+    from fedtiny.fleet.roster import read_roster
+
+    rows = listed(read_roster(file), ask=not stored)
+    if as_json:
+        _print_json({"nodes": rows})
+        return
+    from fedtiny.progress import print_devices
+
+    print_devices(rows)
+
+
+@fleet_app.command("revoke")
+@command
+def fleet_revoke(file: FleetFile, nodes: Annotated[list[str], typer.Argument()], as_json: AsJson = False) -> None:
+    """Take devices' keys away; those that can be reached are told to erase theirs.
+
+    [bold]fedtiny fleet revoke lab.toml n1[/]
+    """
+    from fedtiny.fleet.manage import revoke
+    from fedtiny.fleet.roster import read_roster
+
+    told = revoke(read_roster(file), nodes)
+    if as_json:
+        _print_json({"revoked": [{"node": node, "erased": why is None, "problem": why} for node, why in told.items()]})
+        return
+    for node, why in told.items():
+        typer.echo(f"{node} is revoked" + (" and has erased its key" if why is None else f"; it was not told: {why}"))
+
+
+@app.command()
+@command
+def bridge(file: FleetFile, nodes: Nodes = None) -> None:
+    """Put boards that are plugged in here on the fleet's broker, one topic tree each; until Ctrl-C.
+
+    [bold]fedtiny bridge bench.toml[/]
+    """
+    from fedtiny.fleet.bridge import bridge as carry
+    from fedtiny.fleet.roster import read_roster
+
+    carry(read_roster(file), nodes or [], _say)
+
+
 bench_app = typer.Typer(help="Measure what is promised.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 
@@ -240,14 +338,48 @@ def bench_kernels(
 
     [bold]fedtiny bench kernels[/] · [bold]fedtiny bench kernels --only ref.train[/]
     """
-    from fedtiny.bench.rows import measure
+    from fedtiny.bench.rows import KERNELS
 
+    _bench(KERNELS, only, as_json=as_json)
+
+
+@bench_app.command("wire")
+@command
+def bench_wire(
+    only: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Rows whose name matches this expression.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Goodput of serial lines, bytes of updates and masks, a round of 1,000 nodes over MQTT, what a frame costs.
+
+    [bold]fedtiny bench wire[/] · [bold]fedtiny bench wire --only serial.921600[/]
+    """
+    from fedtiny.bench.wire import WIRE
+
+    _bench(WIRE, only, as_json=as_json)
+
+
+def _bench(suite: Suite, only: str | None, *, as_json: bool) -> None:
     if as_json:
-        _print_json({"rows": [row.as_json() for row in measure(only)]})
+        _print_json({"rows": [row.as_json() for row in suite.measure(only)]})
         return
     from fedtiny.bench.table import print_table, watched
 
-    print_table(watched(only))
+    print_table(suite, watched(suite, only))
+
+
+def _fleet_settings(fleet: str | None, nodes: int | None) -> dict[str, Any]:
+    """A fleet file says how many nodes there are, if nobody else does."""
+    if fleet is None or not fleet.endswith(".toml"):
+        return {"fleet.kind": fleet, "fleet.nodes": nodes}
+    from fedtiny.fleet import node_names
+
+    return {
+        "fleet.kind": "wire",
+        "fleet.file": str(Path(fleet).absolute()),
+        "fleet.nodes": len(node_names("wire", nodes, fleet)),
+    }
 
 
 def _begin(source: str, flags: dict[str, Any], settings: list[str], out: Path | None, *, as_json: bool) -> None:

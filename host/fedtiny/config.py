@@ -32,6 +32,7 @@ class DataSettings(Section):
     name: str = Field("fashion-mini", description="a data set by name, or the path of an .npz with x, y[, user]")
     data_dir: str | None = Field(None, description="folder of the data set's files; the default is its usual place")
     split: Literal["dirichlet", "user", "even"] = Field("dirichlet", description="how samples are dealt to nodes")
+    per_node: int = Field(0, ge=0, le=10_000_000, description="most samples that a node gets of its share; 0 = all")
     alpha: float = Field(0.5, gt=0, le=1e6, description="of the Dirichlet split: smaller = more unlike nodes")
 
 
@@ -42,13 +43,20 @@ class ModelSettings(Section):
 
 
 class FleetSettings(Section):
-    kind: Literal["native", "simulated"] = Field("native", description="the C core, or torch")
+    kind: Literal["native", "simulated", "wire"] = Field(
+        "native", description="the C core in this process, torch, or the devices of a fleet file"
+    )
     nodes: int = Field(10, ge=1, le=10_000, description="nodes that train")
     workers: int = Field(0, ge=0, le=1024, description="nodes that work at the same time; 0 = one per core")
     ram_bytes: int = Field(0, ge=0, lt=2**31, description="most memory that a node may take for a model; 0 = any")
+    board: str | None = Field(
+        None,
+        description="a board by name: a model must fit its RAM, less stack and data (samples and blob lie elsewhere)",
+    )
     device: str = Field(
         "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="of the simulated fleet: cpu, cuda or cuda:0"
     )
+    file: str | None = Field(None, description="the fleet file of a wire fleet (docs/fleet.md)")
 
 
 class TrainSettings(Section):
@@ -60,8 +68,14 @@ class TrainSettings(Section):
     lr_final: float = Field(0.1, ge=0, le=1, description="share of lr that cosine leaves in the last round")
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
     weight_decay: float = Field(0.0005, ge=0, lt=1, description="of SGD, on every trained parameter")
+    loss: Literal["cross_entropy", "mse"] = Field(
+        "cross_entropy", description="of the softmax, or the mean squared error from the label's one-hot vector"
+    )
     keep: Literal["f32", "f16", "int8"] = Field(
         "f32", description="what training keeps of activations: as they are, or rounded to take less memory"
+    )
+    upload: Literal["f32", "f16"] = Field(
+        "f32", description="how trained values go up: as they are, or rounded to half the bytes"
     )
     last_layers: int = Field(
         0, ge=0, le=1000, description="only the last so many layers train; what is before them stays; 0 = all"

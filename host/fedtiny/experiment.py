@@ -14,9 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from fedtiny.boards import load_board, node_banks
 from fedtiny.config import Config, keys, load_config, to_toml, value_of
 from fedtiny.federation.records import Event, RoundRecord, Selection
-from fedtiny.federation.server import Server, ServerSettings, ignore
+from fedtiny.federation.server import Server, ServerSettings, ignore, quorum_of
 from fedtiny.federation.tasks import Fleet, NodeFailure, NodeReport, PutData, Report
 from fedtiny.journal import SqliteJournal
 from fedtiny.pruning import FedAvg, FedTiny, Method
@@ -32,7 +33,18 @@ if TYPE_CHECKING:
     from fedtiny.data.dataset import I64
 
 
-_FREE = ("name", "title", "data.data_dir", "fleet.kind", "fleet.workers", "fleet.device", "train.", "run.")
+_FREE = (
+    "name",
+    "title",
+    "data.data_dir",
+    "fleet.kind",
+    "fleet.file",
+    "fleet.workers",
+    "fleet.device",
+    "fleet.board",
+    "train.",
+    "run.",
+)
 """What may change when a run goes on."""
 
 
@@ -62,20 +74,23 @@ class Experiment:
         listen: Callable[[Event], None] = ignore,
     ) -> None:
         from fedtiny.data import load_dataset, make_shards, public_split
+        from fedtiny.fleet import node_names
 
         self.config = config
+        self._banks = node_banks(load_board(config.fleet.board)) if config.fleet.board else {}
         self._watch, self._listen = watch, listen
         self._own_journal = journal is None
         self._journal = journal or SqliteJournal()
         self._fleet: Fleet | None = None
         self._ended = False
         self._server: Server | None = None
+        self._names = node_names(config.fleet.kind, config.fleet.nodes, config.fleet.file)
         watch("data")
         self.dataset = dataset or load_dataset(config.data.name, config.data.data_dir)
         data = self.dataset
         self._public, rest = public_split(data.y_train, per_class=config.pretrain.per_class, seed=config.seed)
         shards = make_shards(data, self._dealt(rest))
-        self.shards = {f"node-{number:02d}": shard for number, shard in enumerate(shards, start=1)}
+        self.shards = dict(zip(self._names, shards, strict=True))
         watch("model")
         self._module = module if module is not None else self._built()
         self.model_name = config.model.name if module is None else type(module).__name__
@@ -225,7 +240,7 @@ class Experiment:
             seed=self.config.seed,
             class_names=data.class_names,
         )
-        return [rest[part] for part in parts]
+        return [rest[part][: settings.per_node or None] for part in parts]  # parts come shuffled
 
     def _built(self) -> torch.nn.Module:
         from fedtiny import models
@@ -255,6 +270,7 @@ class Experiment:
                 epochs=settings.epochs,
                 lr=settings.lr,
                 batch=settings.batch,
+                loss=self.config.train.loss,
                 seed=self.config.seed,
             )
         return from_torch(self._module, self.dataset.input_shape)
@@ -269,15 +285,28 @@ class Experiment:
         options: dict[str, Any] = {"workers": settings.workers or None}
         if settings.ram_bytes:
             options["ram_bytes"] = settings.ram_bytes
+        if self._banks:
+            options["banks"] = self._banks
         if settings.kind == "simulated":
             options["device"] = settings.device
+        if settings.kind == "wire":
+            options["file"] = settings.file
         self._fleet = fleet = open_fleet(settings.kind, tuple(self.shards), **options)
-        orders = {node: [_put(shard)] for node, shard in self.shards.items()}
-        lost = {node: answer for node, answer in fleet.ask(orders) if isinstance(answer, NodeFailure)}
-        if lost:
-            node, failure = next(iter(lost.items()))
-            raise FleetError(f"{len(lost)} of {len(self.shards)} nodes took no data; {node}: {failure.reason}")
+        self._deal(fleet)
         return fleet
+
+    def _deal(self, fleet: Fleet) -> None:
+        """Raises FleetError where fewer nodes than the quorum take their data; the others may come later."""
+        orders = {node: [_put(shard)] for node, shard in self.shards.items()}
+        lost: dict[str, NodeFailure] = {}
+        for done, (node, answer) in enumerate(fleet.ask(orders), start=1):
+            problem = None
+            if isinstance(answer, NodeFailure):
+                lost[node], problem = answer, answer.reason
+            self._listen(Event(round=0, phase="data", node=node, done=done, asked=len(orders), problem=problem))
+        if len(orders) - len(lost) < quorum_of(self.config.run.quorum, len(orders)):
+            problems = "\n".join(f"  {node}: {failure.reason}" for node, failure in lost.items())
+            raise FleetError(f"{len(lost)} of {len(orders)} nodes took no data:\n{problems}")
 
     def _method(self) -> Method:
         settings = self.config.pruning
@@ -296,7 +325,9 @@ class Experiment:
             lr_decay=train.lr_decay,
             lr_final=train.lr_final,
             micro_batch=train.micro_batch,
+            loss=train.loss,
             keep=train.keep,
+            upload=train.upload,
             lean=train.lean,
             last_layers=train.last_layers,
             seed=self.config.seed,
@@ -305,11 +336,11 @@ class Experiment:
         )
 
     def _evaluate(self, model: Model) -> tuple[float, float]:
-        """Test loss (nats per sample) and accuracy."""
+        """Test loss, the mean per sample, and accuracy."""
         from fedtiny.result import loss_and_accuracy
         from fedtiny_export.runtimes import torch_logits
 
-        return loss_and_accuracy(torch_logits(model, self.dataset.x_test), self.dataset.y_test)
+        return loss_and_accuracy(torch_logits(model, self.dataset.x_test), self.dataset.y_test, self.config.train.loss)
 
 
 def resume(folder: RunFolder, config: Config) -> SqliteJournal:

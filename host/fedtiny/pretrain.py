@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +18,7 @@ def pretrain(
     *,
     epochs: int,
     batch: int = 16,
+    loss: Literal["cross_entropy", "mse"] = "cross_entropy",
     lr: float = 0.05,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
@@ -32,13 +31,14 @@ def pretrain(
     own generator. An incomplete last batch is left out unless it is the only one.
     """
     import torch
-    from torch.nn import functional as F
+
+    from fedtiny_export.reference import sample_losses, single_thread
 
     images, labels = torch.from_numpy(np.array(x, np.float32)), torch.from_numpy(y.astype(np.int64))
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.SGD(module.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
     mean_loss = float("nan")
-    with _one_thread():
+    with single_thread():
         module.train()
         for _ in range(epochs):
             losses = []
@@ -46,10 +46,10 @@ def pretrain(
             whole = len(order) // batch
             for chosen in torch.split(order[: whole * batch], batch) if whole else [order]:
                 optimiser.zero_grad(set_to_none=True)
-                loss = F.cross_entropy(module(images[chosen]), labels[chosen])
-                loss.backward()  # type: ignore[no-untyped-call]
+                mean = sample_losses(loss, module(images[chosen]), images[chosen], labels[chosen])[0].mean()
+                mean.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
-                losses.append(loss.item())
+                losses.append(mean.item())
             mean_loss = sum(losses) / len(losses)
         _measure_statistics(module, images)
         module.eval()
@@ -70,15 +70,3 @@ def _measure_statistics(module: nn.Module, images: object) -> None:
         module(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -109,6 +111,9 @@ def print_summary(result: dict[str, Any], folder: Path) -> None:
     table.add_column(overflow="fold")
     unfinished = "" if result["state"] == "finished" else f" of {result['rounds_planned']} ({result['state']})"
     table.add_row("run", f"{result['run_id']}: {result['method']}, {result['fleet']} fleet")
+    plain = [row["node"] for row in result["nodes_report"] if row.get("profile") == "plain"]
+    if plain:
+        table.add_row("profile", f"[bold red]plain: nothing protects the line of {', '.join(plain)}[/]")
     table.add_row("rounds", f"{result['rounds']}{unfinished}, {result['nodes']} nodes, {result['wall_s']:.1f} s")
     if result["accuracy"] is not None:
         table.add_row("accuracy", f"{result['accuracy']:.1%} on the test samples, loss {result['loss']:.3f}")
@@ -121,6 +126,8 @@ def print_summary(result: dict[str, Any], folder: Path) -> None:
     total = moved["down"] + moved["up"]
     share = f", {total / moved['dense_fedavg']:.1%} of dense FedAvg" if moved["dense_fedavg"] else ""
     table.add_row("moved", f"{size(moved['down'])} down, {size(moved['up'])} up{share}")
+    if link := moved.get("link"):
+        table.add_row("on links", f"{size(link['down'])} down, {size(link['up'])} up, frames and data")
     if memory["plan_bytes"] is not None:
         table.add_row("memory", f"{size(memory['plan_bytes'])} a node")
     table.add_row("operations", f"{result['flops']['ratio_to_dense']:.1%} of dense training, the costliest round")
@@ -141,6 +148,40 @@ def print_evaluation(outcome: dict[str, Any]) -> None:
         f"ONNX Runtime  {outcome['onnxruntime']['accuracy']:.2%}  loss {outcome['onnxruntime']['loss']:.4f}\n"
         f"the same class on {outcome['agreement']:.2%}, logits differ by at most {outcome['max_abs']:.2g}"
     )
+
+
+def print_devices(rows: Sequence[dict[str, Any]]) -> None:
+    """What `fedtiny fleet list` found; an unprotected line is red."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("node", "state", "board", "firmware", "free RAM", "profile", "last seen"):
+        table.add_column(column, overflow="fold")
+    table.add_column("link", overflow="fold", ratio=1)
+    for row in rows:
+        state = {True: "here", False: "[yellow]silent[/]", None: row["state"]}[row["reached"]]
+        if row["state"] in ("unknown", "pending", "revoked"):
+            state = f"[yellow]{'no key' if row['state'] == 'unknown' else row['state']}[/]"
+        free = size(row["free_ram"]) if row["free_ram"] is not None else "-"
+        seen = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["last_seen"])) if row["last_seen"] else "never"
+        table.add_row(
+            row["node"], state, row["board"] or "-", (row["firmware"] or "-")[:8], free, _profile(row["profile"]),
+            seen, _short(row["link"]),
+        )  # fmt: skip
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=150)
+    console.print(table)
+    for row in rows:
+        if row["problem"]:
+            console.print(Text(row["problem"]))
+
+
+def _short(link: str, most: int = 40) -> str:
+    """Its beginning; --json has all of it."""
+    return link if len(link) <= most else link[: most - 1] + "…"
+
+
+def _profile(word: str) -> str:
+    return "[bold red]plain[/]" if word == "plain" else word
 
 
 def print_presets(found: dict[str, str]) -> None:

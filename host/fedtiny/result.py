@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtiny.federation.tasks import F32, Infer, Load, Logits, NodeFailure, NodeReport
+from fedtiny.federation.tasks import F32, Infer, LinkBytes, Load, Logits, Loss, NodeFailure, NodeReport
 from fedtiny_export.errors import FedtinyError
-from fedtiny_export.graph import Graph
+from fedtiny_export.graph import Bits, Graph
+from fedtiny_export.masks import encode_smallest, entropy_bytes
 from fedtiny_export.model import Model
 
 if TYPE_CHECKING:
@@ -63,10 +66,12 @@ def build_result(experiment: Experiment, *, run_id: str) -> dict[str, Any]:
             "up": server.traffic.up,
             "by_kind": server.traffic.by_kind,
             "dense_fedavg": server.traffic.dense_fedavg,
+            "masks": {"bytes": server.traffic.mask_bytes, "entropy": round(server.traffic.mask_entropy, 1)},
+            "link": _link(server.traffic.link),
         },
         "flops": {"per_round_max": server.flops_per_round_max, "ratio_to_dense": server.flops_ratio_to_dense},
         "memory": _memory(experiment, reports),
-        "layers": _layers(model.graph, server.densities, experiment.masks.keys()),
+        "layers": _layers(model.graph, server.densities, experiment.masks),
         "density_by_round": {name: [row["densities"][name] for row in rows] for name in model.graph.layer_names},
         "nodes_report": _nodes(experiment, reports),
         "model_sha256": hashlib.sha256(blob).hexdigest(),
@@ -126,7 +131,7 @@ def evaluate_saved(blob: bytes, onnx_bytes: bytes, config: Config) -> dict[str, 
     in_onnx = onnxruntime_logits(onnx.load_from_string(onnx_bytes), data.x_test)
     runtimes = {}
     for name, logits in (("node", on_node), ("onnxruntime", in_onnx)):
-        loss, accuracy = loss_and_accuracy(logits, data.y_test)
+        loss, accuracy = loss_and_accuracy(logits, data.y_test, config.train.loss)
         runtimes[name] = {"accuracy": accuracy, "loss": loss}
     return {
         "dataset": data.name,
@@ -141,11 +146,17 @@ def max_abs(a: F32, b: F32) -> float:
     return float(np.abs(a - b).max(initial=0.0))
 
 
-def loss_and_accuracy(logits: F32, y: NDArray[np.uint16]) -> tuple[float, float]:
-    """Mean softmax cross-entropy in nats, and the share of samples whose largest logit is their class."""
+def loss_and_accuracy(logits: F32, y: NDArray[np.uint16], loss: Loss) -> tuple[float, float]:
+    """Mean loss of logits (n, classes) in float64, and the share of samples whose largest logit is their class.
+
+    cross_entropy: of the softmax, in nats; mse: over all outputs, from the label's one-hot vector.
+    """
     wide = logits.astype(np.float64)
-    shifted = wide - wide.max(axis=1, keepdims=True)
-    losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(y)), y]
+    if loss == "mse":
+        losses = np.square(wide - np.eye(wide.shape[1])[y]).mean(axis=1)
+    else:
+        shifted = wide - wide.max(axis=1, keepdims=True)
+        losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(y)), y]
     return float(losses.mean()), float((logits.argmax(axis=1) == y).mean())
 
 
@@ -181,7 +192,7 @@ def _memory(experiment: Experiment, reports: dict[str, NodeReport]) -> dict[str,
 
 
 def _nodes(experiment: Experiment, reports: dict[str, NodeReport]) -> list[dict[str, Any]]:
-    plans = experiment.server.plans
+    plans, links = experiment.server.plans, experiment.fleet.links()
     rows = []
     for node, shard in experiment.shards.items():
         report, plan = reports.get(node), plans.get(node)
@@ -193,17 +204,45 @@ def _nodes(experiment: Experiment, reports: dict[str, NodeReport]) -> list[dict[
                 "plan_bytes": plan.plan_bytes if plan else None,
                 "peak_bytes": report.peak_bytes if report else None,
                 "busy_s": round(report.busy_s, 3) if report else None,
+                "link": links[node].link if node in links else None,
+                "profile": links[node].profile if node in links else None,
+                "firmware": links[node].firmware if node in links else None,
             }
         )
     return rows
 
 
-def _layers(graph: Graph, densities: dict[str, float], masked: Any) -> list[dict[str, Any]]:
+def _link(link: Mapping[str, LinkBytes]) -> dict[str, Any] | None:
+    """What went over the nodes' links, frames and retries included; None where they have none."""
+    if not link:
+        return None
+    down, up = Counter[str](), Counter[str]()
+    for both in link.values():
+        down.update(both.down)
+        up.update(both.up)
+    return {
+        "down": down.total(),
+        "up": up.total(),
+        "by_kind": dict(down + up),
+        "by_node": {node: {"down": dict(both.down), "up": dict(both.up)} for node, both in link.items()},
+    }
+
+
+def _layers(graph: Graph, densities: dict[str, float], masks: Mapping[str, Bits]) -> list[dict[str, Any]]:
+    """`mask_bytes` as it would travel alone, `mask_entropy` the least that could do, in bytes; None where dense."""
     rows = []
     for name, index in zip(graph.layer_names, graph.layers, strict=True):
         param = graph.params[index]
-        live = round(densities[name] * param.size)
+        live, mask = round(densities[name] * param.size), masks.get(name)
         rows.append(
-            {"name": name, "shape": list(param.shape), "size": param.size, "live": live, "dense": name not in masked}
+            {
+                "name": name,
+                "shape": list(param.shape),
+                "size": param.size,
+                "live": live,
+                "dense": mask is None,
+                "mask_bytes": None if mask is None else len(encode_smallest(mask).data),
+                "mask_entropy": None if mask is None else round(entropy_bytes(mask.size, live), 1),
+            }
         )
     return rows

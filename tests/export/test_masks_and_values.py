@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedtiny_export import decode_mask, encode_mask, from_torch, pack_stats, pack_values, unpack_stats, unpack_values
-from fedtiny_export.masks import EncodedMask, Encoding
+from fedtiny_export.masks import EncodedMask, Encoding, encode_rice, encode_smallest, entropy_bytes
 from fedtiny_export.values import stat_count, value_count
 
 
@@ -15,6 +15,8 @@ def literal_decode(encoded: EncodedMask, size: int) -> list[bool]:
     mask = [False] * size
     if encoded.encoding is Encoding.BITMAP:
         return [bool(encoded.data[i // 8] >> (i % 8) & 1) for i in range(size)]
+    if encoded.encoding is Encoding.RICE:
+        return literal_rice(encoded, size)
     previous, gap = -1, 0
     for byte in encoded.data:
         gap += byte
@@ -22,6 +24,19 @@ def literal_decode(encoded: EncodedMask, size: int) -> list[bool]:
             previous += gap + 1
             mask[previous] = True
             gap = 0
+    return mask
+
+
+def literal_rice(encoded: EncodedMask, size: int) -> list[bool]:
+    bits = [byte >> i & 1 for byte in encoded.data for i in range(8)]
+    mask, previous = [False] * size, -1
+    while 0 in bits:
+        ones = bits.index(0)
+        low = bits[ones + 1 : ones + 1 + encoded.rice]
+        previous += 1 + (ones << encoded.rice) + sum(bit << i for i, bit in enumerate(low))
+        mask[previous] = True
+        bits = bits[ones + 1 + encoded.rice :]
+    assert len(bits) < 8
     return mask
 
 
@@ -39,6 +54,30 @@ def test_masks_of_all_sizes_and_densities_survive_and_match_the_specification():
         np.testing.assert_array_equal(decode_mask(encoded, mask.size), mask)
         assert literal_decode(encoded, mask.size) == mask.tolist()
         assert len(encoded.data) <= (mask.size + 7) // 8
+
+
+def test_golomb_rice_masks_survive_and_match_the_specification():
+    rng = np.random.default_rng(1)
+    for _ in range(300):
+        mask = random_mask(rng)
+        encoded = encode_rice(mask)
+        assert literal_decode(encoded, mask.size) == mask.tolist()
+        smallest = encode_smallest(mask)
+        assert len(smallest.data) <= min(len(encoded.data), len(encode_mask(mask).data))
+        np.testing.assert_array_equal(decode_mask(smallest, mask.size), mask)
+
+
+@pytest.mark.parametrize("density", [0.01, 0.02, 0.05, 0.1, 0.2, 0.3])
+def test_a_sparse_mask_takes_little_more_than_its_entropy(density):
+    """Golomb-Rice of geometric gaps stays within 5 % of the entropy; the rest is rounding to bytes."""
+    mask = np.random.default_rng(2).random(20_000) < density
+    bound = entropy_bytes(mask.size, int(mask.sum()))
+    assert bound < len(encode_smallest(mask).data) <= 1.05 * bound + 1
+
+
+def test_the_entropy_of_a_mask_is_the_logarithm_of_the_choices():
+    assert entropy_bytes(10, 3) == pytest.approx(np.log2(120) / 8)
+    assert entropy_bytes(7, 7) == 0
 
 
 @pytest.mark.parametrize("gap", [0, 1, 254, 255, 256, 509, 510, 511, 765, 3000])
@@ -62,10 +101,13 @@ def test_gaps_around_multiples_of_255_survive(gap):
         (Encoding.DELTAS, b"\x03\x05", 9),
         (Encoding.DELTAS, b"\x03\xff", 900),
         (Encoding.DELTAS, b"\xff\xff\x00", 510),
+        (Encoding.RICE, b"\xff\xfd", 9),
+        (Encoding.RICE, b"\xfe\xff\xff", 9),
+        (Encoding.RICE, b"\xfe\xff", 10),
     ],
 )
 def test_malformed_masks_are_refused(encoding, data, size):
-    with pytest.raises(ValueError, match=r"bitmap|deltas"):
+    with pytest.raises(ValueError, match=r"bitmap|deltas|gap|spare"):
         decode_mask(EncodedMask(encoding, data), size)
 
 

@@ -15,7 +15,7 @@ from fedtiny_export.model import Model
 from fedtiny_export.values import pack_values
 
 from .nets import NETS, apply_masks, make, node_of, random_masks, random_samples
-from .test_high_water import high_water
+from .test_high_water import marks
 
 BATCH, ERR_ARG = 4, 6
 DEEP = [name for name in NETS if len(make(name)[1].graph.layers) > 1]
@@ -112,8 +112,7 @@ def test_the_plan_is_the_nodes_high_water_mark_and_less_than_that_of_all_layers(
     peak = plan(blob, part).peak
     assert peak < plan(blob, whole).peak
     if mode == "train":
-        mark = max(high_water(blob, part, mode, model, pattern) for pattern in (0xA5, 0x5A))
-        assert mark == peak
+        assert marks(blob, part, model, (peak,)) == [peak]
 
 
 def test_more_layers_than_there_are_is_all_of_them() -> None:

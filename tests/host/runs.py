@@ -11,7 +11,7 @@ import torch
 
 from fedtiny.federation.records import RoundRecord, ServerState
 from fedtiny.federation.server import Server, ServerSettings
-from fedtiny.federation.tasks import NodeFailure, PutData, Reply, Task, Update
+from fedtiny.federation.tasks import LinkBytes, NodeFailure, NodeLink, PutData, Reply, Task, Update
 from fedtiny.fleet.simulated import SimulatedFleet
 from fedtiny.models import build
 from fedtiny.pruning import FedTiny, Method
@@ -79,7 +79,7 @@ class WatchedFleet:
     def nodes(self) -> tuple[str, ...]:
         return self._fleet.nodes
 
-    def ask(self, orders: Mapping[str, Sequence[Task]]) -> Iterator[tuple[str, Answer]]:
+    def ask(self, orders: Mapping[str, Sequence[Task]], *, round_number: int = 0) -> Iterator[tuple[str, Answer]]:
         call = len(self.orders)
         self.orders.append({node: tuple(tasks) for node, tasks in orders.items()})
         answers = dict(self._fleet.ask(orders))
@@ -90,6 +90,12 @@ class WatchedFleet:
             answer = self._damage(call, node, answers[node])
             if answer is not None:
                 yield str(node), answer
+
+    def link_bytes(self) -> dict[str, LinkBytes]:
+        return {}
+
+    def links(self) -> dict[str, NodeLink]:
+        return {}
 
     def tasks(self, kind: type[Task]) -> list[tuple[int, str, Any]]:
         """(call, node, task) of every order of a kind."""

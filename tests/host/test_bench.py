@@ -16,7 +16,7 @@ from fedtiny.bench import builds, cases, counting, cycles
 from fedtiny.bench.cases import Case
 from fedtiny.bench.cycles import Instruction
 from fedtiny.bench.peers import PEERS
-from fedtiny.bench.rows import GOALS, Bench, entries, measure
+from fedtiny.bench.rows import GOALS, KERNELS, Bench, entries
 from fedtiny.emulation import missing_packages
 from fedtiny_export.core import CoreNode, NodeConfig, plan
 
@@ -73,7 +73,7 @@ def test_timer_and_plugin_count_the_same_instructions(tmp_path: Path) -> None:
 
 @needs_m4f
 def test_ram_is_arena_stack_and_data() -> None:
-    (row,) = measure(r"^ref\.train\.d0\.1\.ram_bytes$")
+    (row,) = KERNELS.measure(r"^ref\.train\.d0\.1\.ram_bytes$")
     assert row.value == sum(row.config["what"].values())
     assert row.value <= 48 * 1024
 
@@ -146,7 +146,7 @@ def test_a_row_without_its_tools_names_the_command_and_the_others_still_come(tmp
 
 @needs_m4f
 def test_rows_have_name_value_unit_and_config() -> None:
-    (row,) = measure("^dscnn.train.d0.1.ram_bytes$")
+    (row,) = KERNELS.measure("^dscnn.train.d0.1.ram_bytes$")
     assert row.as_json().keys() == {"name", "value", "unit", "config"}
     assert row.config["density"] == 0.1
 

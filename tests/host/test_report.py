@@ -90,6 +90,22 @@ def result() -> dict[str, Any]:
     }
 
 
+def wire_result() -> dict[str, Any]:
+    """The same over links, one of them unprotected."""
+    found = result() | {"fleet": "wire"}
+    by_node = {
+        f"node-0{i}": {"down": {"values": 2_150_000, "control": 50_000}, "up": {"values": 3_300_000}} for i in (1, 2)
+    }
+    by_kind = {"values": 10_900_000, "control": 100_000}
+    found["bytes"] |= {
+        "masks": {"bytes": 1250, "entropy": 1000.0},
+        "link": {"down": 4_400_000, "up": 6_600_000, "by_kind": by_kind, "by_node": by_node},
+    }
+    for node, profile in zip(found["nodes_report"], ("psk", "plain"), strict=True):
+        node |= {"link": f"serial:{node['node']}", "profile": profile, "firmware": "0123456789abcdef"}
+    return found
+
+
 def rows() -> list[dict[str, Any]]:
     found = result()
     return [
@@ -195,6 +211,22 @@ def test_failures_and_rejections_are_counted_and_named_and_cannot_break_the_page
     row = re.search(r"<tr><td class=\"w\">node-02</td>.*?</tr>", text)
     assert row is not None
     assert re.findall(r">([^<]*)</td>", row[0])[-2:] == ["1", "1"]
+
+
+def test_bytes_on_the_links_stand_beside_payload_and_the_entropy_of_masks(tmp_path: Path) -> None:
+    text = page(folder(tmp_path, wire_result(), rows()))
+    assert "Bytes on the links by kind" in text
+    assert "Masks that changed: 1.25 kB, 1.25 times their entropy of 1 kB." in text
+    row = re.search(r"<tr><td class=\"w\">node-02</td><td class=\"w\">serial:node-02.*?</tr>", text)
+    assert row is not None
+    shown = re.findall(r">([^<]*)</td>", row[0])
+    assert shown == ["node-02", "serial:node-02", "plain", "01234567", "2.2 MB", "3.3 MB", "5.45 MB", "50 kB"]
+
+
+def test_a_line_that_nothing_protects_is_named_in_red(tmp_path: Path) -> None:
+    alarm = '<p class="alarm">Profile plain: nothing protects the line of node-02 from other people.</p>'
+    assert alarm in page(folder(tmp_path, wire_result(), rows()))
+    assert 'class="alarm"' not in page(folder(tmp_path, result(), rows()))
 
 
 def test_figures_can_be_read_without_the_charts(tmp_path: Path) -> None:

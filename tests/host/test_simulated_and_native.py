@@ -88,3 +88,15 @@ def test_each_answer_to_the_same_tasks_agrees():
 def test_both_visit_samples_in_the_same_order(count):
     for key in (0, 7, 0xFFFFFFFF):
         assert shuffled(count, key).tolist() == [shuffle(i, count, key) for i in range(count)]
+
+
+def test_both_train_alike_on_the_squared_error():
+    losses = {}
+    for kind in ("native", "simulated"):
+        data = shards()
+        fleet = open_fleet(kind, tuple(data))
+        list(fleet.ask({node: [put] for node, put in data.items()}))
+        losses[kind] = [record.train_loss for record in server(fleet, rounds=2, lr=0.02, loss="mse").rounds()]
+        fleet.close()
+    assert losses["native"] == pytest.approx(losses["simulated"], rel=1e-3)
+    assert losses["native"][0] < 0.5  # of three classes: cross-entropy would begin near ln 3

@@ -10,11 +10,13 @@ import os
 import shutil
 import socket
 import subprocess
+import sysconfig
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 
 import aiomqtt
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -24,8 +26,16 @@ from fedtiny.link.mqtt import Account
 
 from .node import Node
 
+NODE = Path(sysconfig.get_path("scripts")) / "fedtiny-node-mqtt"
 HAVE_MOSQUITTO = bool(shutil.which("mosquitto") and shutil.which("mosquitto_passwd"))
 PASSWORDS = {"host": "h0st", "n1": "n0de", "n2": "n0de"}
+
+
+def need_node() -> None:
+    """Skips, or fails where FEDTINY_ALL_BOARDS is set, if the node in C for brokers was not built."""
+    if not NODE.exists():
+        end = pytest.fail if os.environ.get("FEDTINY_ALL_BOARDS") else pytest.skip
+        end("no fedtiny-node-mqtt: apt-get install libmosquitto-dev, then install fedtiny again (make clean setup)")
 
 
 def free_port() -> int:
@@ -63,23 +73,23 @@ def certificate(folder: Path, name: str, issuer: tuple[x509.Certificate, ec.Elli
 
 
 class Mosquitto:
-    """A broker in a folder of its own; `kill` is kill -9."""
+    """A broker in a folder of its own; `kill` is kill -9, `stop` lets it say goodbye."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, passwords: Mapping[str, str] = PASSWORDS) -> None:
         self.folder, self.port = folder, free_port()
+        self._passwords = passwords
         folder.mkdir(parents=True, exist_ok=True)
         os.chmod(folder, 0o755)
         authority = certificate(folder, "authority", None)
         certificate(folder, "broker", authority)
         certificate(folder, "stranger", None)
-        passwords = folder / "passwords"
-        passwords.touch()
-        for user, password in PASSWORDS.items():
-            subprocess.run(["mosquitto_passwd", "-b", passwords, user, password], check=True, capture_output=True)
+        file = folder / "passwords"
+        file.write_text("".join(f"{user}:{password}\n" for user, password in passwords.items()))
+        subprocess.run(["mosquitto_passwd", "-U", file], check=True, capture_output=True)
         (folder / "acl").write_text("user host\ntopic readwrite fl/v1/#\n\npattern readwrite fl/v1/+/%u/#\n")
         (folder / "mosquitto.conf").write_text(
             f"listener {self.port} 127.0.0.1\ncafile {folder}/authority.crt\ncertfile {folder}/broker.crt\n"
-            f"keyfile {folder}/broker.key\nallow_anonymous false\npassword_file {passwords}\nacl_file {folder}/acl\n"
+            f"keyfile {folder}/broker.key\nallow_anonymous false\npassword_file {file}\nacl_file {folder}/acl\n"
             "persistence false\nuser root\n"
         )
         for path in folder.iterdir():
@@ -97,11 +107,29 @@ class Mosquitto:
             time.sleep(0.02)
         raise TimeoutError("mosquitto did not start")
 
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def node_command(self, record: Path, password_file: Path, authority: str = "authority") -> list[str]:
+        """The node in C with that record, behind this broker."""
+        terms = {
+            "--record": record,
+            "--host": "localhost",
+            "--port": self.port,
+            "--fleet": "lab",
+            "--ca": self.folder / f"{authority}.crt",
+            "--password": password_file,
+        }
+        return [str(NODE), *(str(word) for pair in terms.items() for word in pair)]
 
     def account(self, user: str = "host", password: str | None = None, authority: str = "authority") -> Account:
         return Account(
@@ -109,7 +137,7 @@ class Mosquitto:
             self.port,
             "lab",
             user,
-            password or PASSWORDS[user],
+            password or self._passwords[user],
             ca_file=str(self.folder / f"{authority}.crt"),
         )
 

@@ -12,7 +12,7 @@ from fedtiny.link.objects import Payload
 from fedtiny_export.errors import LinkError, NoAnswer, NodeRestarted, ObjectDamaged
 
 from .node import Node
-from .wires import ask, endpoint, model, wire
+from .wires import ask, endpoint, make_node, model, wire
 
 
 def host_of(line: MemoryWire) -> Endpoint:
@@ -20,16 +20,18 @@ def host_of(line: MemoryWire) -> Endpoint:
     return line.host
 
 
+@pytest.mark.usefixtures("each_node")
 def test_a_reply_brings_results_and_objects() -> None:
     values = Payload(ObjectKind.VALUES, b"v" * 3000)
     moments = Payload(ObjectKind.MOMENTS, b"m" * 10)
-    node = Node(work=lambda task, objects: (3, (1, 2.5), (values, moments)))
+    node = make_node(work=lambda task, objects: (3, (1, 2.5), (values, moments)))
     answer = ask(wire(node), Job(TaskKind.TRAIN, bytes(range(8)), 4, 1, (1, 0.5)))
     assert answer == Answer(3, (1, 2.5), (values, moments), "")
 
 
+@pytest.mark.usefixtures("each_node")
 def test_each_task_is_done_once_however_often_it_is_told() -> None:
-    node = Node()
+    node = make_node()
     line = wire(node, Faults(loss=0.4, duplicate=0.2), seed=3, patience_s=100.0)
     for _ in range(20):
         ask(line)
@@ -77,10 +79,11 @@ def test_a_node_that_restarts_at_work_is_said_to_have() -> None:
     assert ask(line).status == 0
 
 
+@pytest.mark.usefixtures("each_node")
 def test_a_restart_between_two_questions_is_told_once() -> None:
-    line = wire(Node(boot=1))
+    line = wire(make_node(boot=1))
     ask(line)
-    line.node = Node(boot=2)
+    line.node = make_node(boot=2)
     host = host_of(line)
     assert line.run(lambda: host.hello is not None and host.hello.boot_counter == 2, 10)
     with pytest.raises(NodeRestarted, match="n1: it was restarted"):
@@ -88,8 +91,9 @@ def test_a_restart_between_two_questions_is_told_once() -> None:
     assert ask(line).status == 0
 
 
+@pytest.mark.usefixtures("each_node")
 def test_a_forged_announcement_of_a_restart_costs_a_handshake_and_nothing_else() -> None:
-    node = Node()
+    node = make_node()
     line = wire(node)
     ask(line)
 
@@ -175,6 +179,7 @@ def test_noise_and_log_lines_reach_the_log() -> None:
     assert lines == ["ets Jul 29 2019 12:21:46\r\nrst:0x1 (POWERON_RESET)", "température 31 °C"]
 
 
+@pytest.mark.usefixtures("each_node")
 def test_a_session_without_counters_left_is_replaced() -> None:
     line = wire()
     ask(line)
@@ -186,8 +191,9 @@ def test_a_session_without_counters_left_is_replaced() -> None:
     assert host.traffic.sessions == 2
 
 
+@pytest.mark.usefixtures("each_node")
 def test_a_host_that_starts_anew_is_served_whatever_its_numbers() -> None:
-    node = Node()
+    node = make_node()
     for seed in range(4):
         line = MemoryWire(endpoint(seed=seed), node, Faults())
         host_of(line).link_up(0.0)

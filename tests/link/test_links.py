@@ -6,10 +6,10 @@ import asyncio
 import errno
 import os
 import pty
+import shlex
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,16 +18,16 @@ import pytest
 import serial
 import serial.tools.list_ports
 
+from fedtiny.bench.paced import paced_terminal
 from fedtiny.link.connection import Connection
 from fedtiny.link.endpoint import Job
 from fedtiny.link.links import open_link
-from fedtiny.link.messages import ObjectKind, TaskKind
+from fedtiny.link.messages import TaskKind
 from fedtiny.link.objects import Payload
 from fedtiny.link.session import Identity
 from fedtiny_export.errors import ConfigError, LinkUnavailable, NoAnswer
 
 from .node import Node
-from .serve import paced_terminal
 from .wires import KEY, model
 
 ROOT = Path(__file__).parents[2]
@@ -106,28 +106,10 @@ def test_a_node_answers_over_tcp_and_after_the_connection_breaks() -> None:
 @pytest.mark.parametrize(("name", "baud", "count"), [("pty", 0, 200_000), ("serial", 921_600, 200_000)])
 def test_a_node_answers_on_a_terminal(name: str, baud: int, count: int) -> None:
     async def work() -> None:
-        async with paced_terminal(Node(), 1e6) as path:
+        async with paced_terminal(shlex.split(NODE), 1e6) as path:
             await echoes(f"{name}:{path}" + (f"@{baud}" if baud else ""), model(count))
 
     run(work())
-
-
-@pytest.mark.parametrize(("baud", "kib"), [(115_200, 64), (921_600, 256)])
-def test_a_paced_line_is_used_to_four_fifths(baud: int, kib: int) -> None:
-    """In real time, an object each way in turn: 12 s at 115,200 baud, 6 s at 921,600."""
-
-    async def work() -> float:
-        node = Node(window=open_link(f"serial:/dev/x@{baud}").carrier.window)
-        async with paced_terminal(node, baud / 10) as path, connection(f"serial:{path}@{baud}") as host:
-            await host.reach()
-            start = time.monotonic()
-            payload = Payload(ObjectKind.MODEL, os.urandom(kib * 1024))
-            assert (await host.ask(Job(TaskKind.INFER, objects=(payload,)))).objects == (payload,)
-            return 2 * kib * 1024 / (time.monotonic() - start)
-
-    rate = run(work())
-    print(f"{baud} baud: {rate / 1000:.1f} kB/s")
-    assert rate >= 0.8 * baud / 10
 
 
 def test_a_serial_port_is_opened_without_moving_its_lines_and_for_one_program_alone() -> None:
@@ -227,7 +209,7 @@ def test_nothing_stays_open_after_a_connection_is_closed() -> None:
     async def work() -> int:
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(3):
-            async with paced_terminal(Node(), 1e6) as path, connection(f"pty:{path}") as host:
+            async with paced_terminal(shlex.split(NODE), 1e6) as path, connection(f"pty:{path}") as host:
                 await host.reach()
             async with connection(f"process:{NODE}") as host:
                 await host.reach()

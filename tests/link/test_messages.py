@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ from fedtiny.link.messages import (
     encode,
 )
 from fedtiny_export.errors import MessageError
+
+from ..conftest import Outcome
 
 CDDL = Path(__file__).parents[2] / "firmware/fedtiny.cddl"
 # Two decoders with 10,000 examples each, 20 s together.
@@ -199,7 +202,7 @@ changes = st.lists(st.tuples(st.integers(0, 100), st.integers(0, 2), st.binary(m
     st.binary(max_size=100) | cborish | st.builds(bent, st.sampled_from(WHOLE), changes),
     st.sampled_from(MESSAGES),
 )
-def test_any_bytes_are_a_message_or_our_one_error(data: bytes, kind: type[Message]) -> None:
+def any_bytes_are_a_message_or_our_one_error(data: bytes, kind: type[Message]) -> None:
     try:
         message = decode(kind, data)
     except MessageError:
@@ -209,13 +212,22 @@ def test_any_bytes_are_a_message_or_our_one_error(data: bytes, kind: type[Messag
 
 @FUZZED
 @given(st.lists(st.binary(max_size=100), max_size=3))
-def test_any_stream_is_frames_and_noise(pieces: list[bytes]) -> None:
+def any_stream_is_frames_and_noise(pieces: list[bytes]) -> None:
     splitter = Splitter()
     for piece in pieces:
         for found in splitter.feed(piece):
             if isinstance(found, Found):
                 with pytest.raises(FrameError):
                     unseal(found.frame, from_host=False, session=1, cipher=None)
+
+
+@pytest.mark.parametrize("decoder", [any_bytes_are_a_message_or_our_one_error, any_stream_is_frames_and_noise])
+def test_ten_thousand_inputs_of_a_decoder_bring_nothing_but_our_one_error(
+    decoder: Callable[[], None], outcome: Outcome
+) -> None:
+    """10 s and 5 s."""
+    decoder()
+    outcome("fuzzed decoders", end="host", tried=FUZZED.max_examples, what="inputs", result="0 other errors")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from hashlib import blake2b
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,12 @@ from fedtiny.link.messages import Hello, Invite, Profile, Reason, Refuse, decode
 from fedtiny.link.session import Handshake, Identity, Session, hello_mac
 from fedtiny_export.errors import ConfigError, MessageError, NoAnswer, NodeRefused
 
+from ..conftest import Outcome
 from .node import Node
-from .wires import KEY, ask, endpoint, wire
+from .wires import KEY, AnyNode, ask, endpoint, make_node, wire
+
+WRONG = "wrong key, downgrade, rollback, other version"
+REFUSED = "refused: which node, why, what to do"
 
 
 def connects(line: MemoryWire, limit_s: float = 20.0) -> bool:
@@ -25,16 +30,18 @@ def connects(line: MemoryWire, limit_s: float = 20.0) -> bool:
     return line.run(lambda: host.connected, limit_s)
 
 
+@pytest.mark.usefixtures("each_node")
 @pytest.mark.parametrize("profile", [Profile.PSK, Profile.PLAIN])
 def test_two_ends_with_the_same_key_agree(profile: Profile) -> None:
-    node = Node(key=None if profile is Profile.PLAIN else KEY)
+    node = make_node(key=None if profile is Profile.PLAIN else KEY)
     line = wire(node, profile=profile)
     assert connects(line)
     assert ask(line).status == 0
 
 
+@pytest.mark.usefixtures("each_node")
 @pytest.mark.parametrize("lost", [1, 2, 3])
-def test_a_handshake_whose_first_frames_are_lost_is_done_anyway(lost: int) -> None:
+def test_a_handshake_whose_first_frames_are_lost_is_done_anyway(lost: int, outcome: Outcome) -> None:
     line = wire()
     host = line.host
     for _ in range(lost):
@@ -42,22 +49,38 @@ def test_a_handshake_whose_first_frames_are_lost_is_done_anyway(lost: int) -> No
         line.cut()
     assert isinstance(host, Endpoint)
     assert connects(line)
+    outcome("first frames of a handshake lost", end="both", tried=1, what="handshakes", result="a session anyway")
 
 
+@pytest.mark.usefixtures("each_node")
 @pytest.mark.parametrize(
-    ("node", "terms", "reason", "advice"),
+    ("what", "terms", "reason", "advice"),
     [
-        (Node(key=bytes(32)), {}, "key", "does not have the key"),
-        (Node(boot=4), {"boot": 5}, "boot_counter", "went back from 5 to 4"),
-        (Node(version=2), {}, "version", "versions 2 to 2"),
-        (Node(incompat=0x80), {}, "incompat_bits", "features 0x80"),
-        (Node(key=None), {}, "not_enrolled", "fedtiny fleet enrol"),
-        (Node(), {"profile": Profile.PLAIN}, "profile", "refuses the profile plain"),
+        ({"key": bytes(32)}, {}, "key", "does not have the key"),
+        ({"boot": 4}, {"boot": 5}, "boot_counter", "went back from 5 to 4"),
+        ({"key": None}, {}, "not_enrolled", "fedtiny fleet enrol"),
+        ({}, {"profile": Profile.PLAIN}, "profile", "refuses the profile plain"),
     ],
 )
 def test_a_refusal_says_which_node_why_and_what_to_do(
-    node: Node, terms: dict[str, object], reason: str, advice: str
+    what: dict[str, Any], terms: dict[str, object], reason: str, advice: str, outcome: Outcome
 ) -> None:
+    refused(make_node(**what), terms, reason, advice)
+    outcome(WRONG, end="both", tried=1, what="nodes", result=REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("node", "reason", "advice"),
+    [(Node(version=2), "version", "versions 2 to 2"), (Node(incompat=0x80), "incompat_bits", "features 0x80")],
+)
+def test_a_node_of_another_firmware_is_refused_with_what_to_do(
+    node: Node, reason: str, advice: str, outcome: Outcome
+) -> None:
+    refused(node, {}, reason, advice)
+    outcome(WRONG, end="both", tried=1, what="nodes", result=REFUSED)
+
+
+def refused(node: AnyNode, terms: dict[str, object], reason: str, advice: str) -> None:
     line = wire(node, **terms)
     with pytest.raises(NodeRefused, match=f"^n1: .*{advice}") as caught:
         ask(line)
@@ -70,8 +93,9 @@ def test_a_node_that_is_not_there_is_said_to_be_silent_on_that_link() -> None:
         ask(wire(faults=Faults(loss=1.0)))
 
 
+@pytest.mark.usefixtures("each_node")
 def test_a_node_may_come_back_with_the_same_boot_counter() -> None:
-    assert connects(wire(Node(boot=5), boot=5))
+    assert connects(wire(make_node(boot=5), boot=5))
 
 
 def handshake(profile: Profile = Profile.PSK) -> tuple[Handshake, Hello]:
@@ -138,7 +162,7 @@ def test_a_hello_with_another_profile_is_no_way_in(profile: Profile) -> None:
         shake.on_hello(answer(shake, replace(hello, profile=profile)))
 
 
-def test_every_bit_of_a_hello_counts() -> None:
+def test_every_bit_of_a_hello_counts(outcome: Outcome) -> None:
     shake, hello = handshake()
     genuine = answer(shake, hello)
     for bit in range(8 * len(genuine)):
@@ -147,6 +171,7 @@ def test_every_bit_of_a_hello_counts() -> None:
         with pytest.raises((MessageError, NodeRefused)):
             shake.on_hello(bytes(forged))
     assert shake.on_hello(genuine).hello == hello
+    outcome(WRONG, end="host", tried=8 * len(genuine), what="HELLOs with a bit changed", result="0 taken")
 
 
 def test_a_hello_to_another_invite_is_a_replay() -> None:
@@ -156,6 +181,7 @@ def test_a_hello_to_another_invite_is_a_replay() -> None:
         second.on_hello(answer(first, hello))
 
 
+@pytest.mark.usefixtures("each_node")
 def test_forged_frames_of_a_stranger_hinder_no_session() -> None:
     line = wire()
     host = line.host
@@ -177,8 +203,9 @@ def test_forged_frames_of_a_stranger_hinder_no_session() -> None:
     assert host.connected
 
 
+@pytest.mark.usefixtures("each_node")
 def test_a_node_without_a_key_is_enrolled_over_the_line() -> None:
-    node = Node(key=None)
+    node = make_node(key=None)
     line = wire(node)
     host = line.host
     assert isinstance(host, Endpoint)
@@ -190,8 +217,9 @@ def test_a_node_without_a_key_is_enrolled_over_the_line() -> None:
     assert ask(line).status == 0
 
 
+@pytest.mark.usefixtures("each_node")
 def test_a_node_with_a_key_takes_no_other() -> None:
-    line = wire(Node())
+    line = wire(make_node())
     host = line.host
     assert isinstance(host, Endpoint)
     ticket = host.enrol(bytes(32), line.now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from fedtiny.link.endpoint import Answer, Carrier, Endpoint, Job
 from fedtiny.link.memory import Faults, MemoryWire
@@ -10,9 +11,18 @@ from fedtiny.link.messages import ObjectKind, Profile, TaskKind
 from fedtiny.link.objects import Payload
 from fedtiny.link.session import Identity
 
+from .c_node import CNode
 from .node import Node
 
+AnyNode = Node | CNode
 KEY = bytes(range(32))
+
+
+KIND: list[type[AnyNode]] = [Node]  # of the nodes that tests make; the fixture `each_node` changes it
+
+
+def make_node(**terms: Any) -> AnyNode:
+    return KIND[0](**terms)
 
 
 def endpoint(*, profile: Profile = Profile.PSK, key: bytes | None = KEY, boot: int = 0, seed: int = 1,
@@ -25,11 +35,11 @@ def endpoint(*, profile: Profile = Profile.PSK, key: bytes | None = KEY, boot: i
     )
 
 
-def wire(node: Node | None = None, faults: Faults | None = None, *, seed: int = 0, **terms: object) -> MemoryWire:
+def wire(node: AnyNode | None = None, faults: Faults | None = None, *, seed: int = 0, **terms: object) -> MemoryWire:
     """A line, up and ready for a question."""
     faults = faults or Faults()
     host = endpoint(seed=seed, bytes_per_s=faults.bytes_per_s, **terms)  # type: ignore[arg-type]
-    line = MemoryWire(host, node or Node(window=host.carrier.window), faults, seed)
+    line = MemoryWire(host, node or make_node(window=host.carrier.window), faults, seed)
     host.link_up(line.now)
     return line
 

@@ -12,7 +12,8 @@ import torch
 
 import fedtiny
 from fedtiny import models
-from fedtiny.federation.tasks import Infer, Load, Logits
+from fedtiny.federation.tasks import Infer, Load, Logits, PutData
+from fedtiny.fleet.encoding import Packer
 from fedtiny.fleet.native import NativeNode
 from fedtiny_export import onnxruntime_logits, to_onnx, write_blob
 from tests.system.conftest import Fedtiny
@@ -58,3 +59,16 @@ def test_ten_people_with_a_watch_each_train_one_model(fedtiny: Fedtiny) -> None:
     assert result["nodes"] == 10
     assert result["accuracy"] > 0.6  # seven classes
     assert result["parity"]["node_max_abs"] < 1e-4
+
+
+def test_what_the_small_boards_preset_takes_fits_a_board_of_128_kilobytes() -> None:
+    """Samples as they travel and stay, the blob and the arena together; the rest is the firmware's own."""
+    with fedtiny.Experiment(fedtiny.load_config("board-mini")) as experiment:
+        experiment.prepare()
+        plan = experiment.server.plans["node-01"].plan_bytes
+        model = write_blob(experiment.model.graph, experiment.model.arrays, experiment.masks, names=False)
+        for shard in experiment.shards.values():
+            assert len(shard.y) == 32
+            put = PutData(x=shard.x, y=shard.y, dev_count=shard.dev_count)
+            (job,) = Packer(run=bytes(8), round_number=0, limit_s=1).jobs(put, 1 << 20)
+            assert len(job.objects[0].data) + len(model) + plan <= 110_000

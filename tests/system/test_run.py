@@ -328,7 +328,7 @@ class Disturbed(NativeFleet):
     lies: Mapping[int, tuple[str, ...]] = {}
     training = 0
 
-    def ask(self, orders: Mapping[str, Sequence[Task]]) -> Iterator[tuple[str, Answer]]:
+    def ask(self, orders: Mapping[str, Sequence[Task]], *, round_number: int = 0) -> Iterator[tuple[str, Answer]]:
         if any(isinstance(task, Train) for tasks in orders.values() for task in tasks):
             type(self).training += 1
         for node, answer in super().ask(orders):

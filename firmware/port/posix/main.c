@@ -4,6 +4,7 @@
  *   fedtiny-node eval  MODEL.ftm SAMPLES              loss and accuracy
  *   fedtiny-node train MODEL.ftm SAMPLES EPOCHS LR    local training, then loss and accuracy as seen
  *   fedtiny-node infer MODEL.ftm < x.f32 > logits.f32 one sample after the other
+ *   fedtiny-node serve RECORD ...                     a node of the wire, see serve.c
  *
  * SAMPLES: little-endian records of one u16 label and the input's f32s. Results are one line of JSON. */
 #include <stdbool.h>
@@ -13,6 +14,7 @@
 
 #include "fedtiny.h"
 #include "samples.h"
+#include "serve.h"
 
 static int fail(const char *what, const char *why)
 {
@@ -124,10 +126,13 @@ int main(int argc, char **argv)
     static const char usage[] = "usage: fedtiny-node plan MODEL | eval MODEL SAMPLES | train MODEL SAMPLES EPOCHS LR | "
                                 "infer MODEL < floats > floats\n";
     const char *command = argc > 2 ? argv[1] : "";
+    if (!strcmp(command, "serve"))
+        return serve(argc - 1, argv + 1);
     bool plans = !strcmp(command, "plan") && argc == 3, infers = !strcmp(command, "infer") && argc == 3;
     bool trains = !strcmp(command, "train") && argc == 6, evaluates = !strcmp(command, "eval") && argc == 4;
     if (!plans && !infers && !trains && !evaluates) {
         fputs(usage, stderr);
+        fprintf(stderr, "       %s", serve_usage);
         return 2;
     }
     size_t size = 0;

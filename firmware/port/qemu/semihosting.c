@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../port.h"
+#include "../start.h"
 
 enum { OPEN = 0x01, CLOSE = 0x02, PRINT = 0x04, WRITE = 0x05, READ = 0x06, LENGTH = 0x0C, COMMAND_LINE = 0x15, EXIT = 0x20 };
 enum { MODE_READ = 1 /* rb */, MODE_WRITE = 5 /* wb */, REASON_EXIT = 0x20026, FAULT = 99, MAX_ARGUMENTS = 64, LINE = 1024 };
@@ -68,9 +69,9 @@ void port_exit(int code)
         semihosting_call(EXIT, block);
 }
 
-void semihosting_fault(void) { port_exit(FAULT); }
+void start_fault(void) { port_exit(FAULT); }
 
-void semihosting_run(void)
+void start_program(void)
 {
     static char line[LINE];
     char *argv[MAX_ARGUMENTS + 1];

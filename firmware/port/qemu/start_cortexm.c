@@ -1,4 +1,5 @@
 /* Cortex-M: vectors, memory as C expects it, the floating-point unit on. Any fault ends the program with code 99. */
+#include "../start.h"
 #include "semihosting.h"
 
 extern uint32_t link_stack_end[], link_data_start[], link_data_end[], link_data_load[], link_bss_start[], link_bss_end[];
@@ -22,16 +23,18 @@ void start_reset(void)
         *to++ = *from++;
     for (uint32_t *to = link_bss_start; to < link_bss_end;)
         *to++ = 0;
-    semihosting_run();
+    start_program();
 }
 
 /* On a fresh stack: the old one may be what faulted. */
-__attribute__((naked)) static void fault(void) { __asm__ volatile("ldr sp, =link_stack_end\n\tb semihosting_fault"); }
+__attribute__((naked)) static void fault(void) { __asm__ volatile("ldr sp, =link_stack_end\n\tb start_fault"); }
 
-/* Stack, reset, then every system exception. */
+__attribute__((weak, alias("fault"))) void start_tick(void);
+
+/* Stack, reset, then every system exception, of which SysTick is the last. */
 typedef void (*handler)(void);
 __attribute__((section(".vectors"), used)) static const struct {
     uint32_t *stack;
     handler entry[15];
 } vectors = {link_stack_end, {start_reset, fault, fault, fault, fault, fault, fault, fault, fault, fault, fault, fault, fault,
-                              fault, fault}};
+                              fault, start_tick}};

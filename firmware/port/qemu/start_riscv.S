@@ -1,4 +1,4 @@
-/* RISC-V: stack, global pointer, memory as C expects it; any trap ends the program with code 99. */
+/* RISC-V: stack, global pointer, memory as C expects it; any exception ends the program with code 99. */
     .section .vectors, "ax"
     .globl start_reset
 start_reset:
@@ -7,7 +7,7 @@ start_reset:
     la gp, __global_pointer$
     .option pop
     la sp, link_stack_end
-    la t0, trap
+    la t0, traps + 1 /* vectored */
     csrw mtvec, t0
     la t0, link_data_load
     la t1, link_data_start
@@ -28,12 +28,24 @@ next:
     addi t1, t1, 4
     j next
 go:
-    j semihosting_run
+    j start_program
 
-    .balign 4
-trap:
+/* By cause: exceptions are 0, the machine's external interrupt is 11. */
+    .balign 64
+    .option push
+    .option norvc
+traps:
+    .rept 11
+    j fault
+    .endr
+    j start_external
+    .option pop
+
+fault:
     la sp, link_stack_end
-    j semihosting_fault
+    j start_fault
+    .weak start_external
+    .set start_external, fault
 
 /* The emulator knows the call by the two shifts around ebreak: none of the three may be compressed or cross a page. */
     .text

@@ -68,16 +68,29 @@ def _size(target: str, elf: Path, *options: str) -> list[list[str]]:
     return [line.split() for line in done.stdout.splitlines()]
 
 
-def flash_bytes(target: str, build: Build, folder: Path) -> int:
-    """Code and constants of an image with every public call of the core and start-up code, without a wire."""
+def flash_image(target: str, build: Build, name: str, folder: Path) -> Path:
+    """An image of start-up code and one of this package's flash_*.c: none (the core alone), wire, node (all of it)."""
     board = board_of(target)
     start = ("port/qemu/start_cortexm.c", "port/freestanding/memory.c")
     bare = board.model_copy(update={"toolchain": board.toolchain.model_copy(update={"sources": start})})
-    out = folder / f"flash-{target}-{build.name}.elf"
-    sources = [HERE / "flash.c", *core(target, build)]
-    emulation.build(bare, sources, out=out, optimise=OPTIMISE, flags=build.flags)
-    text, data = _size(target, out)[1][:2]
+    out = folder / f"flash-{name}-{target}-{build.name}.elf"
+    if out.exists():
+        return out
+    sources = [HERE / "flash_start.c", HERE / f"flash_{name}.c", *core(target, build)]
+    sources += [] if name == "node" else [HERE / "flash.c"]
+    sources += [] if name == "none" else emulation.wire_sources()
+    flags = (*build.flags, *emulation.wire_flags())
+    return emulation.build(bare, sources, out=out, optimise=OPTIMISE, flags=flags)
+
+
+def flash_bytes(target: str, build: Build, name: str, folder: Path) -> int:
+    """Code and constants of a `flash_image`."""
+    text, data = _size(target, flash_image(target, build, name, folder))[1][:2]
     return int(text) + int(data)
+
+
+def bss_bytes(target: str, image: Path) -> int:
+    return int(_size(target, image)[1][2])
 
 
 def static_bytes(target: str, build: Build, folder: Path) -> int:

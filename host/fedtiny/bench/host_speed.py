@@ -46,6 +46,8 @@ def torch_step(case: Case) -> Callable[[int], None]:
     import torch
     from torch import nn
 
+    from fedtiny_export.reference import single_thread
+
     norm = cases.norm_layer(case)
     module = copy.deepcopy(cases.module(case.model, norm)).train()
     masks = {k: torch.from_numpy(m) for k, m in cases.masks(cases.model(case.model, norm), case.density).items()}
@@ -58,9 +60,7 @@ def torch_step(case: Case) -> Callable[[int], None]:
     y = torch.full((case.micro_batch,), 1)
 
     def steps(count: int) -> None:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with single_thread():
             for _ in range(count):
                 optimiser.zero_grad()
                 nn.functional.cross_entropy(module(x), y).backward()  # type: ignore[no-untyped-call]
@@ -68,8 +68,6 @@ def torch_step(case: Case) -> Callable[[int], None]:
                     if parameter.grad is not None:
                         parameter.grad.mul_(mask)
                 optimiser.step()
-        finally:
-            torch.set_num_threads(threads)
 
     steps(3)
     return steps

@@ -6,19 +6,7 @@ model of cycles.py. RAM as the peer declares it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Peer:
-    """One figure. `row`: the row of this benchmark that it stands beside."""
-
-    row: str
-    who: str
-    value: float
-    unit: str
-    how: str
-
+from fedtiny.bench.suite import Peer
 
 O3 = "measured, M4F, GCC 12, -O3"
 INT8 = "measured, M4F, GCC 12, -O2, int8"
@@ -50,7 +38,3 @@ PUBLISHED = (
     "MLPerf Tiny v1.2, int8 inference: NUCLEO-L4R5ZI (M4, 120 MHz) ResNet8 165 ms, DS-CNN 43 ms; U575 (M33) 110, 29 ms",
     "MCUNetV3: trains under 256 KB by updating a subset of layers, 7 to 9 times less memory",
 )
-
-
-def peers_of(row: str) -> list[Peer]:
-    return [peer for peer in PEERS if peer.row == row]

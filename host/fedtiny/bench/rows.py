@@ -1,48 +1,18 @@
-"""The rows of the benchmark: their names, which are stable, what each should reach, and how each is measured."""
+"""The rows of `bench kernels`: their names, which are stable, what each should reach, and how each is measured."""
 
 from __future__ import annotations
 
-import re
-import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedtiny.bench import builds, cases, counting, cycles, kernels
+from fedtiny.bench import builds, cases, counting, cycles, kernels, suite
 from fedtiny.bench.cases import Case
+from fedtiny.bench.peers import PEERS, PUBLISHED
+from fedtiny.bench.suite import Config, Goal, Say, Suite
 from fedtiny_export.core import plan
-from fedtiny_export.errors import ConfigError, FedtinyError
-
-Config = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One figure; `value` is None where it could not be taken, and `missing` then says what to do."""
-
-    name: str
-    value: float | None
-    unit: str
-    config: Config = field(default_factory=dict)
-    missing: str | None = None
-
-    def as_json(self) -> Config:
-        row: Config = {"name": self.name, "value": self.value, "unit": self.unit, "config": self.config}
-        return row if self.missing is None else row | {"missing": self.missing}
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What a row should reach: at most `value`, or at least."""
-
-    value: float
-    at_least: bool = False
-
-    def met(self, value: float) -> bool:
-        return value >= self.value if self.at_least else value <= self.value
-
 
 GOALS = {
     "ref.train.m4f.d0.1.instructions": Goal(0.85e6),
@@ -66,7 +36,7 @@ BESIDE = ("resnet8.train.mb4.d0.1.ram_bytes", "control.train.m4f.d1.instructions
 class Bench:
     """Measures what rows ask for, each program and each case once. Lives as long as its folder."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None] = cases.silent) -> None:
+    def __init__(self, folder: Path, say: Say = suite.silent) -> None:
         self._folder = folder
         self.say = say
         self._wanted: dict[tuple[str, builds.Build], list[Case]] = {}
@@ -126,7 +96,7 @@ class Bench:
 
     def flash(self, target: str, build: builds.Build) -> int:
         self.say(f"{target}: flash of a node, {build.name}")
-        return builds.flash_bytes(target, build, self._folder)
+        return builds.flash_bytes(target, build, "node", self._folder)
 
     def _modelled(self, target: str, elf: Path, executed: Any, taken: Any) -> int:
         total, _ = cycles.cycles(cycles.disassemble(builds.board_of(target), elf), executed, taken)
@@ -203,7 +173,7 @@ def _per_mac(target: str, build: builds.Build, density: float) -> Entry:
 def _flash(target: str, build: builds.Build) -> Entry:
     def take(bench: Bench) -> tuple[float, Config]:
         kernels = "tuned" if build.tuned else "portable"
-        what = "every operator, inference, training, scoring and start-up code; no wire yet"
+        what = "every operator, inference, training, scoring, the wire with its tasks, start-up code; no port"
         return bench.flash(target, build), {"target": target, "kernels": kernels, "what": what}
 
     return Entry("bytes", take)
@@ -280,6 +250,10 @@ def entries() -> dict[str, Entry]:
         "ref.train.m4f.d1.cycles": _cycles("m4f", det, ref_dense),
         "ref.train.m4f.d0.1.fast.cycles": _cycles("m4f", fast, ref),
     }
+    for mode in ("infer", "train"):  # nearly full layers, held by predicted cost and as live weights alone
+        for hold in ("by_cost", "sparse"):
+            name = f"ref.{mode}.m4f.d0.9{'.sparse' if hold == 'sparse' else ''}.instructions"
+            found[name] = _instructions("m4f", det, Case(model="ref", density=0.9, mode=mode, hold=hold))
     for model in ("ref", "resnet8", "dscnn"):
         for mode in ("infer", "train"):
             for density in (0.05, 0.1, 0.2, 1.0):
@@ -296,36 +270,19 @@ def entries() -> dict[str, Entry]:
     return found
 
 
-def chosen(only: str | None) -> dict[str, Entry]:
-    """Rows whose name matches the regular expression. Raises ConfigError where none does."""
-    every = entries()
-    if only is None:
-        return every
-    try:
-        pattern = re.compile(only)
-    except re.error as error:
-        raise ConfigError(f"--only {only}: {error}. Give a regular expression, such as 'ref.train'.") from None
-    some = {name: entry for name, entry in every.items() if pattern.search(name)}
-    if not some:
-        raise ConfigError(f"no row matches --only {only}. Rows: {', '.join(list(every)[:12])}, …")
-    return some
+def _prepare(names: Sequence[str], folder: Path, say: Say) -> Iterator[tuple[str, str, suite.Take]]:
+    every, bench = entries(), Bench(folder, say)
+    for name in names:
+        for want in every[name].wants:
+            bench.want(*want)
+    for name in names:
+        yield name, every[name].unit, partial(every[name].take, bench)
 
 
-def measure(only: str | None = None, say: Callable[[str], None] = cases.silent) -> Iterator[Row]:
-    """Takes the rows, one by one. A row whose tools are missing says which command installs them."""
-    some = chosen(only)
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), say)
-        for entry in some.values():
-            for want in entry.wants:
-                bench.want(*want)
-        for name, entry in some.items():
-            yield _taken(name, partial(entry.take, bench), entry.unit)
-
-
-def _taken(name: str, take: Callable[[], tuple[float, Config]], unit: str) -> Row:
-    try:
-        value, config = take()
-    except FedtinyError as error:
-        return Row(name=name, value=None, unit=unit, missing=str(error))
-    return Row(name=name, value=value, unit=unit, config=config)
+KERNELS = Suite(
+    names=entries, prepare=_prepare, goals=GOALS, beside=BESIDE, peers=PEERS, example="ref.train",
+    notes=(
+        "Cycles are modelled, not timed (bench/cycles.py); peers were counted in the same emulator (bench/peers.py).",
+        *(f"Published: {text}" for text in PUBLISHED),
+    ),
+)  # fmt: skip

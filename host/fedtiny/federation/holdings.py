@@ -9,7 +9,7 @@ import numpy as np
 from fedtiny.federation.tasks import Install, Load, Task, Train
 from fedtiny.pruning.pool import Masks
 from fedtiny_export.graph import F32, Bits
-from fedtiny_export.masks import EncodedMask, encode_mask
+from fedtiny_export.masks import EncodedMask, encode_smallest
 
 
 class Offer:
@@ -85,5 +85,5 @@ class Holdings:
 
     def _mask(self, layer: int) -> EncodedMask:
         if layer not in self._encoded:
-            self._encoded[layer] = encode_mask(self._masks[layer])
+            self._encoded[layer] = encode_smallest(self._masks[layer])
         return self._encoded[layer]

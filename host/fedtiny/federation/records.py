@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from fedtiny.federation.tasks import LinkBytes
 from fedtiny.pruning.pool import Masks
 from fedtiny_export.errors import FleetError
 from fedtiny_export.graph import F32
 
-Phase = Literal["load", "select", "train", "measure"]
+Phase = Literal["data", "load", "select", "train", "measure"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,8 @@ class Adjustment:
 @dataclass(frozen=True, kw_only=True)
 class RoundRecord:
     """A finished round (first: 1). `train_loss` and `train_accuracy` as nodes saw them while training; `loss` and
-    `accuracy` of the aggregated model from the server's evaluation; `densities` by layer name; bytes of this round."""
+    `accuracy` of the aggregated model from the server's evaluation; `densities` by layer name; bytes of this round, and
+    those on the nodes' links where they have any."""
 
     round: int
     lr: float
@@ -97,6 +99,7 @@ class RoundRecord:
     bytes_down: int
     bytes_up: int
     flops: float
+    link: Mapping[str, LinkBytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

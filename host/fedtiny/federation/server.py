@@ -34,6 +34,7 @@ from fedtiny.federation.tasks import (
     Evaluate,
     Evaluation,
     Fleet,
+    Install,
     Load,
     Loaded,
     MeasureBn,
@@ -48,7 +49,7 @@ from fedtiny.federation.tasks import (
     Train,
     Update,
 )
-from fedtiny.federation.traffic import Traffic
+from fedtiny.federation.traffic import Traffic, since
 from fedtiny.pruning.method import Method, Request, Start
 from fedtiny.pruning.pool import Masks, Pool, by_name, density_of
 from fedtiny_export.blob import write_blob
@@ -64,6 +65,11 @@ R = TypeVar("R", bound=Reply)
 
 def ignore(event: Event) -> None:
     """A listener that does not listen."""
+
+
+def quorum_of(share: float, nodes: int) -> int:
+    """How many of so many nodes must answer."""
+    return max(1, math.ceil(share * nodes - 1e-9))
 
 
 class Server:
@@ -92,7 +98,7 @@ class Server:
         self._round = -1
         self._adjustments = 0
         self._holdings = Holdings(fleet.nodes)
-        self._needed = max(1, math.ceil(settings.quorum * len(fleet.nodes) - 1e-9))
+        self._needed = quorum_of(settings.quorum, len(fleet.nodes))
         self._problems: list[Failure | Rejection] = []
         self.plans: dict[str, Loaded] = {}
         """What each node's planner said when it last loaded."""
@@ -186,7 +192,7 @@ class Server:
 
     def _one_round(self, number: int) -> RoundRecord:
         settings = self._settings
-        down, up = self.traffic.down, self.traffic.up
+        down, up, link = self.traffic.down, self.traffic.up, self.traffic.link
         request = self._method.request(self._graph, self._masks, round_number=number, adjustments=self._adjustments)
         lr = settings.lr_at(number)
         tasks: list[Task] = [
@@ -196,6 +202,7 @@ class Server:
                 momentum=settings.momentum,
                 weight_decay=settings.weight_decay,
                 seed=self._seed(number, "train"),
+                upload=settings.upload,
             )
         ]
         if request is not None:
@@ -231,6 +238,7 @@ class Server:
             bytes_down=self.traffic.down - down,
             bytes_up=self.traffic.up - up,
             flops=flops,
+            link=since(link, self.traffic.link),
         )
         self._problems.clear()  # those of the preparation stood in the first record
         self._saved = self.state()
@@ -298,16 +306,20 @@ class Server:
             orders[node] = [*self._holdings.missing(node, offer), *tasks]
             for task in orders[node]:
                 self.traffic.sent(task, only_choice=number <= 1 and phase != "measure")
+                if isinstance(task, Install):
+                    masks = ((self._masks[layer], len(mask.data)) for layer, mask in task.masks.items())
+                    self.traffic.changed_masks((mask.size, int(mask.sum()), count) for mask, count in masks)
         orders = {node: tasks for node, tasks in orders.items() if tasks}
         accepted: dict[str, tuple[Reply, ...]] = {}
         done: set[str] = set()
-        for node, answer in self._fleet.ask(orders):
+        for node, answer in self._fleet.ask(orders, round_number=number):
             done.add(node)
             problem = self._accept(phase, number, node, orders[node], answer)
             if problem is None and not isinstance(answer, NodeFailure):
                 accepted[node] = answer[len(orders[node]) - len(wanted[node]) :]
             event = Event(round=number, phase=phase, node=node, done=len(done), asked=len(orders), problem=problem)
             self._listen(event)
+        self.traffic.heard(self._fleet.link_bytes())
         for node in orders.keys() - done:
             self._accept(phase, number, node, orders[node], NodeFailure(reason="it did not answer"))
         if len(accepted) < self._needed:
@@ -369,6 +381,7 @@ class Server:
                 norm=settings.norm,
                 topk_max=self._method.topk_max(self._graph, self._masks),
                 score_tile_bytes=settings.score_tile_bytes,
+                loss=settings.loss,
                 keep=settings.keep,
                 lean=settings.lean,
                 plain_sgd=settings.momentum == 0,

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from fedtiny.federation.tasks import Keep, Norm
+from fedtiny.federation.tasks import Keep, Loss, Norm, Upload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,9 @@ class ServerSettings:
     quorum: float = 0.5
     bn_refresh: Literal["train", "measure"] = "measure"
     score_tile_bytes: int = 16384
+    loss: Loss = "cross_entropy"
     keep: Keep = "f32"
+    upload: Upload = "f32"
     lean: bool = False
     last_layers: int = 0
 

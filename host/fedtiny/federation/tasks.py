@@ -19,6 +19,7 @@ from fedtiny_export.masks import EncodedMask
 F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
 Keep = Literal["f32", "f16", "int8"]
+Upload = Literal["f32", "f16"]
 Loss = Literal["cross_entropy", "mse", "reconstruction"]
 
 
@@ -112,7 +113,7 @@ class Evaluate:
 class Train:
     """Local SGD over all samples (torch.optim.SGD's rule, momentum from zero), the order of epoch e keyed by seed + e.
 
-    -> Update.
+    `upload`: f16 rounds the values that go up (`rounded_f16`), not those that the node keeps. -> Update.
     """
 
     epochs: int
@@ -120,6 +121,7 @@ class Train:
     momentum: float
     weight_decay: float
     seed: int
+    upload: Upload = "f32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +233,24 @@ class NodeFailure:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class LinkBytes:
+    """Bytes by kind, frames, handshakes and retries included. Kinds are those of payload bytes, and `noise`: what came
+    between frames, and frames that were dropped."""
+
+    down: Mapping[str, int]
+    up: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeLink:
+    """How a node is reached: the link's name, how the line is protected, its firmware where it has said."""
+
+    link: str
+    profile: str
+    firmware: str = ""
+
+
 class Fleet(Protocol):
     """Nodes that answer tasks. The server never learns which kind of node answers."""
 
@@ -242,10 +262,18 @@ class Fleet(Protocol):
     def nodes(self) -> tuple[str, ...]:
         """Ids, in the order that aggregation uses."""
 
-    def ask(self, orders: Mapping[str, Sequence[Task]]) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
+    def ask(
+        self, orders: Mapping[str, Sequence[Task]], *, round_number: int = 0
+    ) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
         """Gives each named node its tasks, to be done in order, and yields the answers as they come.
 
-        All replies of a node or one failure; a failure never stops the others.
+        All replies of a node or one failure; a failure never stops the others. `round_number`: what tasks belong to.
         """
+
+    def link_bytes(self) -> Mapping[str, LinkBytes]:
+        """What went over each node's link so far; empty where nodes have none."""
+
+    def links(self) -> Mapping[str, NodeLink]:
+        """How each node is reached; empty where nodes have no link."""
 
     def close(self) -> None: ...

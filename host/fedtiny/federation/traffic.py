@@ -1,12 +1,13 @@
 """Payload bytes of every task and reply, by direction and kind.
 
 Vectors and masks count as they are encoded (firmware/BLOB.md); scalars count at their width in the node's structs,
-as `control`. Frames and retries are the link's and are not counted here.
+as `control`. Frames and retries are the link's: what fleets count of them is kept beside, by node.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from fedtiny.federation.tasks import (
@@ -17,6 +18,7 @@ from fedtiny.federation.tasks import (
     Evaluation,
     Infer,
     Install,
+    LinkBytes,
     Load,
     Loaded,
     Logits,
@@ -31,7 +33,9 @@ from fedtiny.federation.tasks import (
     TopK,
     Train,
     Update,
+    Upload,
 )
+from fedtiny_export.masks import entropy_bytes
 
 Kind = Literal["model", "mask", "values", "statistics", "moments", "candidates", "topk", "data", "control"]
 KINDS: tuple[Kind, ...] = (
@@ -78,12 +82,12 @@ def task_bytes(task: Task) -> Counter[Kind]:
     return +size
 
 
-def reply_bytes(reply: Reply) -> Counter[Kind]:
-    """What comes up with a reply; one byte for its status."""
+def reply_bytes(reply: Reply, upload: Upload = "f32") -> Counter[Kind]:
+    """What comes up with a reply; one byte for its status. `upload`: the form of an update's values."""
     size: Counter[Kind] = Counter({"control": 1})
     match reply:
         case Update():
-            size["values"] += reply.values.nbytes
+            size["values"] += reply.values.nbytes // (2 if upload == "f16" else 1)
             size["moments"] += reply.moments.nbytes
             size["control"] += 4 + 4 + 8 + 4
         case Moments():
@@ -121,6 +125,10 @@ class Traffic:
         self._down: Counter[Kind] = Counter()
         self._up: Counter[Kind] = Counter()
         self.dense_fedavg = 0
+        self.mask_bytes, self.mask_entropy = 0, 0.0
+        """Bytes of masks that changed and travelled alone, and the least that could have said the same on average."""
+        self.link: dict[str, LinkBytes] = {}
+        self._link_before: dict[str, LinkBytes] = {}
 
     @property
     def down(self) -> int:
@@ -157,7 +165,7 @@ class Traffic:
                 self.dense_fedavg += size.total()
 
     def received(self, task: Task, reply: Reply, *, only_choice: bool = False) -> None:
-        size = reply_bytes(reply)
+        size = reply_bytes(reply, task.upload if isinstance(task, Train) else "f32")
         self._up += size
         match task, reply:
             case Train(), Update():
@@ -167,11 +175,50 @@ class Traffic:
             case Install(), _:
                 self.dense_fedavg += 0 if only_choice else size.total()
 
+    def changed_masks(self, sizes: Iterable[tuple[int, int, int]]) -> None:
+        """Masks that went down with an Install: each one's elements, live elements and bytes."""
+        for size, live, encoded in sizes:
+            self.mask_bytes += encoded
+            self.mask_entropy += entropy_bytes(size, live)
+
+    def heard(self, link: Mapping[str, LinkBytes]) -> None:
+        """What this fleet's links have carried so far."""
+        self.link = {node: _added(self._link_before.get(node), now) for node, now in link.items()}
+        self.link |= {node: before for node, before in self._link_before.items() if node not in link}
+
     def tally(self) -> dict[str, Any]:
         """Plain numbers, for a state that outlives the process."""
-        return {"down": self.down_by_kind, "up": self.up_by_kind, "dense_fedavg": self.dense_fedavg}
+        return {
+            "down": self.down_by_kind,
+            "up": self.up_by_kind,
+            "dense_fedavg": self.dense_fedavg,
+            "masks": [self.mask_bytes, self.mask_entropy],
+            "link": {node: {"down": dict(b.down), "up": dict(b.up)} for node, b in self.link.items()},
+        }
 
     def resume(self, tally: dict[str, Any]) -> None:
         self._down = Counter(tally.get("down", {}))
         self._up = Counter(tally.get("up", {}))
         self.dense_fedavg = int(tally.get("dense_fedavg", 0))
+        self.mask_bytes, self.mask_entropy = tally.get("masks", (0, 0.0))
+        if not self.link:  # a new process: its links count from 0
+            self._link_before = {node: LinkBytes(**both) for node, both in tally.get("link", {}).items()}
+            self.link = dict(self._link_before)
+
+
+def _added(before: LinkBytes | None, now: LinkBytes) -> LinkBytes:
+    if before is None:
+        return now
+    return LinkBytes(down=Counter(before.down) + Counter(now.down), up=Counter(before.up) + Counter(now.up))
+
+
+def since(before: Mapping[str, LinkBytes], now: Mapping[str, LinkBytes]) -> dict[str, LinkBytes]:
+    """What each node's link carried between two moments."""
+    none = LinkBytes(down={}, up={})
+    return {
+        node: LinkBytes(
+            down=dict(Counter(both.down) - Counter(before.get(node, none).down)),
+            up=dict(Counter(both.up) - Counter(before.get(node, none).up)),
+        )
+        for node, both in now.items()
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fedtiny_export.errors import ConfigError
@@ -10,22 +10,58 @@ from fedtiny_export.errors import ConfigError
 if TYPE_CHECKING:
     from fedtiny.federation.tasks import Fleet
 
-KINDS = ("native", "simulated")
+KINDS = ("native", "simulated", "wire")
 
 
 def open_fleet(
-    kind: str, names: Sequence[str], *, workers: int | None = None, device: str = "cpu", ram_bytes: int = 0
+    kind: str,
+    names: Sequence[str],
+    *,
+    workers: int | None = None,
+    device: str = "cpu",
+    ram_bytes: int = 0,
+    banks: Mapping[str, int] | None = None,
+    file: str | None = None,
 ) -> Fleet:
-    """`kind`: native (the C core in process) or simulated (torch on `device`). Raises ConfigError for another kind.
+    """`kind`: native (the C core in process), simulated (torch on `device`) or wire (the nodes of a fleet file).
 
-    `ram_bytes`: a model whose plan takes more is refused before any node gets it; 0: any may come.
+    Raises ConfigError for another kind.
+
+    `ram_bytes`: a model whose plan takes more is refused before any node gets it; 0: any may come. `banks`: so is one
+    that does not fit a board's pieces of RAM, bytes by name.
     """
     if kind == "native":
         from fedtiny.fleet.native import NativeFleet
 
-        return NativeFleet(names, workers=workers, ram_bytes=ram_bytes)
+        return NativeFleet(names, workers=workers, ram_bytes=ram_bytes, banks=banks)
     if kind == "simulated":
         from fedtiny.fleet.simulated import SimulatedFleet
 
-        return SimulatedFleet(names, device=device, threads=workers, ram_bytes=ram_bytes)
+        return SimulatedFleet(names, device=device, threads=workers, ram_bytes=ram_bytes, banks=banks)
+    if kind == "wire":
+        from fedtiny.fleet.roster import read_roster
+        from fedtiny.fleet.wire import WireFleet
+
+        return WireFleet(read_roster(_named(file)), names, ram_bytes=ram_bytes, banks=banks)
     raise ConfigError(f"there is no fleet '{kind}': choose one of {', '.join(KINDS)}")
+
+
+def node_names(kind: str, count: int | None, file: str | None) -> tuple[str, ...]:
+    """Names of a fleet's nodes: `count` of them (of a fleet file's all, where it is None). Raises ConfigError."""
+    if kind != "wire":
+        return tuple(f"node-{number:02d}" for number in range(1, (count or 0) + 1))
+    from fedtiny.fleet.roster import read_roster
+
+    names = read_roster(_named(file)).nodes
+    if count is not None and count > len(names):
+        raise ConfigError(
+            f"{count} nodes are to train, and {file} has {len(names)}. Add nodes to it, or ask for fewer: "
+            f"--nodes {len(names)}"
+        )
+    return names[:count]
+
+
+def _named(file: str | None) -> str:
+    if not file:
+        raise ConfigError("fleet.kind is wire, and no fleet file is named: fedtiny run PRESET --fleet FLEET.toml")
+    return file

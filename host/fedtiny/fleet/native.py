@@ -17,12 +17,14 @@ from fedtiny.federation.tasks import (
     Evaluation,
     Infer,
     Install,
+    LinkBytes,
     Load,
     Loaded,
     Logits,
     MeasureBn,
     Moments,
     NodeFailure,
+    NodeLink,
     NodeReport,
     PutData,
     Reply,
@@ -34,6 +36,7 @@ from fedtiny.federation.tasks import (
     Update,
 )
 from fedtiny.fleet.planning import node_config, refuse_what_does_not_fit
+from fedtiny.fleet.upload import uploaded
 from fedtiny_export.core import CoreNode
 from fedtiny_export.errors import CoreError, FedtinyError
 from fedtiny_export.graph import F32
@@ -158,7 +161,7 @@ class NativeNode:
             seed=task.seed,
         )
         return Update(
-            values=self.core.values(),
+            values=uploaded(self.core.values(), task.upload),
             moments=moments,
             samples=self._sample_count,
             seen=tally.samples,
@@ -172,8 +175,15 @@ class NativeFleet:
 
     name = "native"
 
-    def __init__(self, names: Sequence[str], *, workers: int | None = None, ram_bytes: int = 0) -> None:
-        self._ram_bytes = ram_bytes
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        workers: int | None = None,
+        ram_bytes: int = 0,
+        banks: Mapping[str, int] | None = None,
+    ) -> None:
+        self._ram_bytes, self._banks = ram_bytes, banks
         self._nodes = {name: NativeNode() for name in names}
         self._pool = ThreadPoolExecutor(workers or len(os.sched_getaffinity(0)), thread_name_prefix="native-node")
 
@@ -181,8 +191,10 @@ class NativeFleet:
     def nodes(self) -> tuple[str, ...]:
         return tuple(self._nodes)
 
-    def ask(self, orders: Mapping[str, Sequence[Task]]) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
-        refuse_what_does_not_fit(orders, self._ram_bytes)
+    def ask(
+        self, orders: Mapping[str, Sequence[Task]], *, round_number: int = 0
+    ) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
+        refuse_what_does_not_fit(orders, self._ram_bytes, self._banks)
         futures: dict[Future[tuple[Reply, ...] | NodeFailure], str] = {
             self._pool.submit(_serve, self._nodes[name], tasks): name for name, tasks in orders.items()
         }
@@ -192,6 +204,12 @@ class NativeFleet:
         finally:  # the asker may stop listening
             for future in futures:
                 future.cancel()
+
+    def link_bytes(self) -> dict[str, LinkBytes]:
+        return {}
+
+    def links(self) -> dict[str, NodeLink]:
+        return {}
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from fedtiny.federation.tasks import Load, Task
-from fedtiny_export.core import Memory, NodeConfig, plan
+from fedtiny_export.core import BANKS_MOST, PARTS, NodeConfig, plan, plan_banks
 from fedtiny_export.errors import PlanError
 
 MICRO_BATCH_LEAST = 4  # batch norms over fewer samples do not train
 
 
+ENDLESS = 2**31 - 8  # bytes of a bank that holds any model
 LAST_LAYERS = 2  # what a refusal offers to train alone
 
 
@@ -39,37 +40,66 @@ def planned(task: Load) -> tuple[int, dict[str, int]]:
     return memory.peak, memory.by_kind()
 
 
-def refuse_what_does_not_fit(orders: Mapping[str, Sequence[Task]], ram_bytes: int) -> None:
-    """Raises PlanError if a model among the tasks takes more than `ram_bytes` (0: any may), before a node gets it.
+def refuse_what_does_not_fit(
+    orders: Mapping[str, Sequence[Task]], ram_bytes: int, banks: Mapping[str, int] | None = None
+) -> None:
+    """Raises PlanError if a model among the tasks does not fit, before a node gets it.
 
-    The message says what takes what, and what each setting would make of it.
+    `ram_bytes`: the most it may take in one arena, 0: any. `banks`: bytes of a board's pieces of RAM by name, the
+    fastest first; None: any. The message says what takes what, and what each setting would make of it.
     """
     loads = {id(task): task for tasks in orders.values() for task in tasks if isinstance(task, Load)}
-    for task in loads.values() if ram_bytes else ():
-        memory = plan(task.blob, node_config(task))
-        if memory.peak > ram_bytes:
-            raise PlanError(_refusal(task, memory, ram_bytes))
+    for task in loads.values():
+        for setting, room in (("fleet.ram_bytes", {"ram": ram_bytes}), ("fleet.board", banks or {})):
+            if any(room.values()) and not _fits(task, room):
+                raise PlanError(_refusal(task, room, setting))
 
 
-def _refusal(task: Load, memory: Memory, ram_bytes: int) -> str:
+def _fits(task: Load, room: Mapping[str, int]) -> bool:
+    return plan_banks(task.blob, node_config(task), list(room.values()))[1].missing is None
+
+
+def _refusal(task: Load, room: Mapping[str, int], setting: str) -> str:
+    memory = plan(task.blob, node_config(task))
     kinds = sorted(((size, kind) for kind, size in memory.by_kind().items() if size), reverse=True)
-    lines = [
-        f"the model takes {memory.peak:,} bytes of a node, and fleet.ram_bytes allows {ram_bytes:,}. What takes what:"
-    ]
+    allowed = " + ".join(f"{size:,}" for size in room.values())
+    lines = [f"the model takes {memory.peak:,} bytes of a node, and {setting} allows {allowed}. What takes what:"]
     lines += [f"  {kind:<12} {size:>11,}  {size / memory.peak:4.0%}" for size, kind in kinds]
+    if len(room) > 1:
+        lines += _by_bank(task, room)
     lines += [
         "What settings would make of it (lean changes no result; keep rounds activations; the others change training):"
     ]
-    fits = ""
+    first = ""
     for words, knobs in _ways(task):
-        peak = plan(task.blob, node_config(replace(task, **knobs))).peak
-        fits = fits or (words if peak <= ram_bytes else "")
-        lines.append(f"  {words:<68} {peak:>11,}{'  fits' if peak <= ram_bytes else ''}")
-    flags = " ".join(f"-s {setting}" for setting in fits.split())
+        other = replace(task, **knobs)
+        fits = _fits(other, room)
+        first = first or (words if fits else "")
+        lines.append(f"  {words:<68} {planned(other)[0]:>11,}{'  fits' if fits else ''}")
+    flags = " ".join(f"-s {setting}" for setting in first.split())
     advice = (
-        f"Try {flags}." if fits else "None fits: take a smaller model, a lower density or a board with more memory."
+        f"Try {flags}." if first else "None fits: take a smaller model, a lower density or a board with more memory."
     )
     return "\n".join([*lines, advice])
+
+
+def _by_bank(task: Load, room: Mapping[str, int]) -> list[str]:
+    """What would lie where as long as there is room, and what finds none: a bank without end stands for nowhere."""
+    config, sizes = node_config(task), list(room.values())
+    _, failed = plan_banks(task.blob, config, sizes)
+    missing = failed.missing or ""
+    lines = [f"Each part lies in one bank; none has {failed.parts[missing]:,} contiguous bytes for its {missing}:"]
+    names = [*room, "no place"]
+    where: Mapping[str, int] = {}
+    if len(sizes) < BANKS_MOST:
+        _, spread = plan_banks(task.blob, config, [*sizes, ENDLESS])
+        where = spread.banks
+    for number, name in enumerate(names):
+        here = [f"{part} {failed.parts[part]:,}" for part in PARTS if where.get(part) == number and failed.parts[part]]
+        size = f"{sizes[number]:,}" if number < len(sizes) else ""
+        if size or here:
+            lines.append(f"  {name:<12} {size:>11}  {', '.join(here)}".rstrip())
+    return lines
 
 
 def _ways(task: Load) -> list[tuple[str, dict[str, Any]]]:

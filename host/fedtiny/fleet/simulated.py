@@ -20,12 +20,14 @@ from fedtiny.federation.tasks import (
     Evaluation,
     Infer,
     Install,
+    LinkBytes,
     Load,
     Loaded,
     Logits,
     MeasureBn,
     Moments,
     NodeFailure,
+    NodeLink,
     NodeReport,
     PutData,
     Reply,
@@ -39,11 +41,12 @@ from fedtiny.federation.tasks import (
 )
 from fedtiny.fleet.order import shuffled
 from fedtiny.fleet.planning import planned, refuse_what_does_not_fit
+from fedtiny.fleet.upload import uploaded
 from fedtiny_export.blob import read_blob
 from fedtiny_export.errors import FedtinyError, FleetError
 from fedtiny_export.graph import F32, Graph
 from fedtiny_export.masks import decode_mask
-from fedtiny_export.reference import GraphModule, sample_losses
+from fedtiny_export.reference import GraphModule, sample_losses, single_thread
 from fedtiny_export.reference import Moments as BatchMoments
 from fedtiny_export.values import pack_stats, pack_values, unpack_stats
 
@@ -59,9 +62,15 @@ class SimulatedFleet:
     name = "simulated"
 
     def __init__(
-        self, names: Sequence[str], *, device: str = "cpu", threads: int | None = None, ram_bytes: int = 0
+        self,
+        names: Sequence[str],
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        ram_bytes: int = 0,
+        banks: Mapping[str, int] | None = None,
     ) -> None:
-        self._ram_bytes = ram_bytes
+        self._ram_bytes, self._banks = ram_bytes, banks
         self._nodes = {name: _Node(torch.device(device)) for name in names}
         workers = threads or (os.cpu_count() or 1 if device == "cpu" else 1)
         self._pool = ThreadPoolExecutor(min(workers, max(1, len(names))), thread_name_prefix="node")
@@ -70,9 +79,11 @@ class SimulatedFleet:
     def nodes(self) -> tuple[str, ...]:
         return tuple(self._nodes)
 
-    def ask(self, orders: Mapping[str, Sequence[Task]]) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
-        refuse_what_does_not_fit(orders, self._ram_bytes)
-        with _one_thread_each():
+    def ask(
+        self, orders: Mapping[str, Sequence[Task]], *, round_number: int = 0
+    ) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
+        refuse_what_does_not_fit(orders, self._ram_bytes, self._banks)
+        with single_thread():  # nodes fill the cores
             work = {self._pool.submit(self._nodes[name].do_all, tasks): name for name, tasks in orders.items()}
             try:
                 for future in as_completed(work):
@@ -80,6 +91,12 @@ class SimulatedFleet:
             finally:
                 for future in work:
                     future.cancel()
+
+    def link_bytes(self) -> dict[str, LinkBytes]:
+        return {}
+
+    def links(self) -> dict[str, NodeLink]:
+        return {}
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -321,7 +338,7 @@ class _Node:
                     hits += hit.sum()
                     seen += len(batch)
         return Update(
-            values=model.values(),
+            values=uploaded(model.values(), task.upload),
             moments=total.vector(),
             samples=len(self._x),
             seen=seen,
@@ -380,14 +397,3 @@ class _Sums:
             between = (counts * (sums / counts - mean) ** 2).sum(0)
             parts += [sums.sum(0), m2.sum(0) + between]
         return torch.cat(parts).float().cpu().numpy() if parts else np.zeros(0, np.float32)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """A node computes on one thread: results do not depend on the machine's cores, and nodes fill these."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

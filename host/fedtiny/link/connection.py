@@ -39,10 +39,11 @@ class Connection:
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.link = link
-        self.endpoint = Endpoint(
-            identity, link.carrier, random=random, patience_s=patience_s, on_log=on_log, on_session=on_session
-        )
         self._loop = asyncio.get_running_loop()
+        self.endpoint = Endpoint(
+            identity, link.carrier, random=random, patience_s=patience_s, on_log=on_log, on_session=on_session,
+            wake=self._pump_soon,
+        )  # fmt: skip
         self._line: Line | None = None
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
@@ -194,13 +195,24 @@ class Connection:
                 break
             self._line.write(frame)
         else:
-            self._turn = self._loop.call_soon(self._pump)
+            self._pump_soon()
         self._schedule()
 
+    def _pump_soon(self) -> None:
+        if self._turn is None and not self._closed:
+            self._turn = self._loop.call_soon(self._pump)
+
     def _schedule(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """A timer that rings too early sets itself anew: cheaper than to move it with every frame."""
         deadline = self.endpoint.next_deadline()
-        if deadline is not None and not self._closed:
-            self._timer = self._loop.call_at(deadline, self._pump)
+        if deadline is None or self._closed:
+            return
+        if self._timer is not None:
+            if self._timer.when() <= deadline:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._pump()

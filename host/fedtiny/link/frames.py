@@ -186,6 +186,11 @@ class Splitter:
             for start in range(0, len(whole), self._limit):
                 yield Noise(whole[start : start + self._limit])
 
+    def rest(self) -> Noise | None:
+        """What came since the last zero; no frame will come of it any more."""
+        held, self._held = bytes(self._held), bytearray()
+        return Noise(held) if held else None
+
     def _frame(self, stuffed: bytes) -> Found | Noise:
         if len(stuffed) > self._limit:
             return Noise(stuffed)

@@ -330,7 +330,7 @@ def open_link(name: str, broker: Broker | None = None) -> Link:
     }
     if kind == "mqtt" and rest:
         if broker is None:
-            raise ConfigError(f"{name}: no broker is set. Add [fleet.mqtt] with host and port.")
+            raise ConfigError(f"{name}: no broker is set. Add [broker] with host and user to the fleet file.")
         return broker.link(rest)
     if kind not in makers or not rest:
         raise ConfigError(f"{name!r} is no link. Links are: {NAMES}.")

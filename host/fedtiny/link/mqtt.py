@@ -16,9 +16,11 @@ from paho.mqtt.client import Client, MQTTMessage
 from fedtiny.link.endpoint import Carrier
 from fedtiny.link.frames import MAX_PAYLOAD
 from fedtiny.link.links import Line, Receiver
+from fedtiny.link.objects import Budget
 from fedtiny_export.errors import LinkUnavailable
 
 FIRST_BACK_OFF_S, LONGEST_BACK_OFF_S = 0.5, 4.0
+IN_FLIGHT = 1 << 20  # bytes under way to us: about 256 messages, where mosquitto drops from 1,000 on
 ONLINE, LOST, OFFLINE = b"online", b"lost", b"offline"
 
 
@@ -37,6 +39,40 @@ class Account:
     keepalive_s: int = 20
 
 
+def tls_of(account: Account) -> ssl.SSLContext | None:
+    """Raises LinkUnavailable for an authority that cannot be read."""
+    if not account.tls:
+        return None
+    try:
+        return ssl.create_default_context(cafile=account.ca_file)
+    except (OSError, ssl.SSLError) as problem:
+        raise LinkUnavailable(
+            f"{account.ca_file}: cannot be used as the broker's certificate authority: {problem}. Name a PEM file."
+        ) from None
+
+
+def broker_problem(account: Account, problem: Exception) -> str:
+    """Why a broker cannot be used, and what to do."""
+    where = f"broker {account.host}:{account.port}"
+    text = str(problem)
+    lower = text.lower()
+    if "not authorized" in lower or "bad user name" in lower or "bad username" in lower:
+        return (
+            f"{where}: it refused the user {account.user} or its password. "
+            "Set both as the broker has them (mosquitto_passwd)."
+        )
+    if "certificate" in lower:
+        return (
+            f"{where}: its certificate is not to be trusted ({text}). Set ca_file to the authority "
+            "that signed it, host to a name in it."
+        )
+    if "ssl" in lower or "tls" in lower or "eof" in lower:
+        return f"{where}: no TLS there ({text}). Is this the port for TLS, 8883 by custom?"
+    if "timed out" in lower and not account.tls:
+        return f"{where}: it does not answer the login. If this is its port for TLS, set tls; is the host right?"
+    return f"{where}: cannot be reached ({text}). Is it running, and is a firewall in between?"
+
+
 class Broker:
     """The one client of a fleet's host. `states` and `caps` hold the last that each device (or its will) published."""
 
@@ -45,6 +81,7 @@ class Broker:
         self.states: dict[str, str] = {}
         self.caps: dict[str, bytes] = {}
         self._on_state = on_state
+        self.budget = Budget(IN_FLIGHT)
         self._root = f"fl/v1/{account.fleet}/"
         self._receivers: dict[str, Receiver] = {}
         self._paused: deque[Receiver] = deque()
@@ -124,7 +161,7 @@ class Broker:
             will=aiomqtt.Will(f"{self._root}_host/state", LOST, qos=1, retain=True),
             keepalive=account.keepalive_s,
             timeout=5,
-            tls_context=self._tls(),
+            tls_context=tls_of(account),
         )
         # aiomqtt has no public way to its paho client, and its queue and future per message cost more than a frame.
         paho: Client = client._client
@@ -143,51 +180,17 @@ class Broker:
                 await client.subscribe(self._root + topic, qos=qos)
             await client.publish(f"{self._root}_host/state", ONLINE, qos=1, retain=True)
         except (aiomqtt.MqttError, OSError, ValueError) as problem:
-            raise LinkUnavailable(self._problem(problem)) from None
+            raise LinkUnavailable(broker_problem(account, problem)) from None
         self._client, self._paho = client, paho
-
-    def _tls(self) -> ssl.SSLContext | None:
-        if not self.account.tls:
-            return None
-        try:
-            return ssl.create_default_context(cafile=self.account.ca_file)
-        except (OSError, ssl.SSLError) as problem:
-            raise LinkUnavailable(
-                f"{self.account.ca_file}: cannot be used as the broker's certificate authority: {problem}. Name a "
-                "PEM file."
-            ) from None
-
-    def _problem(self, problem: Exception) -> str:
-        where = f"broker {self.account.host}:{self.account.port}"
-        text = str(problem)
-        lower = text.lower()
-        if "not authorized" in lower or "bad user name" in lower or "bad username" in lower:
-            return (
-                f"{where}: it refused the user {self.account.user} or its password. "
-                "Set both as the broker has them (mosquitto_passwd)."
-            )
-        if "certificate" in lower:
-            return (
-                f"{where}: its certificate is not to be trusted ({text}). Set ca_file to the authority "
-                "that signed it, host to a name in it."
-            )
-        if "ssl" in lower or "tls" in lower or "eof" in lower:
-            return f"{where}: no TLS there ({text}). Is this the port for TLS, 8883 by custom?"
-        if "timed out" in lower and not self.account.tls:
-            return f"{where}: it does not answer the login. If this is its port for TLS, set tls; is the host right?"
-        return f"{where}: cannot be reached ({text}). Is it running, and is a firewall in between?"
 
     async def _keep(self) -> None:
         """Waits until the connection is lost, tells all links, connects again; without end."""
         while True:
             assert self._client is not None
-            error: Exception | None = None
-            try:
+            with contextlib.suppress(aiomqtt.MqttError):
                 async for _ in self._client.messages:
                     pass  # never: `_on_message` takes them all; this raises when the connection ends
-            except aiomqtt.MqttError as problem:
-                error = problem
-            await self._lose(error)
+            await self._lose()
             wait = FIRST_BACK_OFF_S
             while self._paho is None:
                 await asyncio.sleep(wait)
@@ -199,13 +202,15 @@ class Broker:
             for receiver in list(self._receivers.values()):
                 receiver.came_back()
 
-    async def _lose(self, error: Exception | None) -> None:
+    async def _lose(self) -> None:
         client, self._client, self._paho = self._client, None, None
         self._paused.clear()
         if client is not None:
             with contextlib.suppress(aiomqtt.MqttError):
                 await client.__aexit__(None, None, None)
-        self._tell_down(LinkUnavailable(self._problem(error or ConnectionError("connection closed"))))
+        robbed = self.account.client_id and f", or does another client use our id {self.account.client_id}"
+        where = f"broker {self.account.host}:{self.account.port}"
+        self._tell_down(LinkUnavailable(f"{where}: the connection ended. Was it restarted{robbed or ''}?"))
 
     def _tell_down(self, problem: Exception) -> None:
         for receiver in list(self._receivers.values()):
@@ -240,7 +245,7 @@ class MqttLink:
     def __init__(self, broker: Broker, device: str) -> None:
         self._broker = broker
         self._device = device
-        self.carrier = Carrier(f"mqtt:{device}", stream=False, max_payload=MAX_PAYLOAD)
+        self.carrier = Carrier(f"mqtt:{device}", stream=False, max_payload=MAX_PAYLOAD, budget=broker.budget)
 
     async def open(self, receiver: Receiver) -> Line:
         await self._broker.open()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -113,6 +113,10 @@ class Download:
         return self._missing == 0
 
     @property
+    def missing_bytes(self) -> int:
+        return self._missing * self.block_bytes
+
+    @property
     def in_flight(self) -> int:
         return len(self._flight)
 
@@ -219,6 +223,10 @@ class Inbox:
         """Objects come one after the other, in the order of the list."""
         return next(iter(self._wanted.values()), None)
 
+    @property
+    def missing_bytes(self) -> int:
+        return sum(download.missing_bytes for download in self._wanted.values())
+
     def on_data(self, payload: bytes) -> tuple[Download, bool] | None:
         """The download that a DATA frame belongs to and whether it brought something new."""
         if len(payload) <= BLOCK_HEADER:
@@ -244,3 +252,58 @@ class Inbox:
         found = tuple(self._done[ref.hash] for ref in refs)
         self._done.clear()
         return found
+
+
+class Budget:
+    """Bytes that may be under way to and from all endpoints of one carrier; who finds no room waits in line.
+
+    A broker drops what it cannot hand over, and a thousand nodes that wait for one host ask again and again. What takes
+    longer than `patience_s` comes slowly, so that it crowds nobody: it counts no longer.
+    """
+
+    def __init__(self, most: int, patience_s: float = 0.25) -> None:
+        self._most, self._patience = most, patience_s
+        self._held: OrderedDict[Hashable, tuple[int, float | None]] = OrderedDict()  # None: not told yet
+        self._line: OrderedDict[Hashable, tuple[int, Callable[[], None]]] = OrderedDict()
+        self._first: Hashable = None  # of the line, and it knows
+
+    def take(self, who: Hashable, count: int, now: float, wake: Callable[[], None]) -> bool:
+        """Whether so many bytes may go now; if not, `who` is in line, and asks again when woken or at `deadline`."""
+        late = [held for held, (_, since) in self._held.items() if since is not None and now >= since + self._patience]
+        for slow in late:
+            del self._held[slow]
+        if who not in self._held and who not in self._line:
+            self._line[who] = (count, wake)
+        self._admit(but=who)
+        if who not in self._held:
+            return False
+        count, since = self._held[who]
+        self._held[who] = count, now if since is None else since
+        return True
+
+    def give_back(self, who: Hashable) -> None:
+        """`who` has its bytes, or wants them no longer."""
+        if self._line.pop(who, None) or self._held.pop(who, None):
+            self._admit()
+
+    def deadline(self, who: Hashable) -> float | None:
+        """When the first in line should ask again though nobody woke it."""
+        times = [since for _, since in self._held.values() if since is not None]
+        return min(times) + self._patience if times and next(iter(self._line), None) == who else None
+
+    def _admit(self, but: Hashable = None) -> None:
+        """Wakes who has room now, and who is first in line now, so that it knows its deadline; not the caller."""
+        used = sum(count for count, _ in self._held.values())
+        while self._line:
+            who, (count, wake) = next(iter(self._line.items()))
+            full = bool(self._held) and used + count > self._most
+            if full and who == self._first:
+                return
+            if full:
+                self._first = who
+            else:
+                del self._line[who]
+                self._held[who] = count, None
+                used += count
+            if who != but:
+                wake()

@@ -68,6 +68,10 @@ def _header(run: RunRecord, name: str) -> str:
     if state != "finished":
         of = f" of {words.whole(planned)}" if planned else ""
         note = f'<p class="notice">This run has not finished: {words.whole(done)}{of} rounds so far.</p>'
+    plain = [str(node.get("node")) for node in dicts(result.get("nodes_report")) if node.get("profile") == "plain"]
+    if plain:
+        named = escape(", ".join(plain))
+        note += f'<p class="alarm">Profile plain: nothing protects the line of {named} from other people.</p>'
     pill = f'<span class="pill {"" if state == "finished" else "open"}">{escape(str(state or "unfinished"))}</span>'
     line = " · ".join(escape(f) for f in facts if f)
     run_id = escape(str(result.get("run_id", "")))
@@ -172,10 +176,29 @@ def _totals(result: Mapping[str, Any]) -> str:
     bars = [Bar(label="this run", parts=(("down", down), ("up", up)), text=words.size(down + up))]
     if dense:
         bars.append(Bar(label="dense FedAvg", parts=(("both ways", dense),), text=words.size(dense), plain=True))
+    link = table_of(moved, "link")
+    on_links = [words.number(link.get(k)) for k in ("down", "up")]
+    if on_links[0] is not None and on_links[1] is not None:
+        total = words.size(on_links[0] + on_links[1])
+        bars.insert(1, Bar(label="on the links", parts=(("down", on_links[0]), ("up", on_links[1])), text=total))
     chart = bar_chart(bars, title="Bytes moved", text=words.size)
     against = _against(down + up, dense, "dense FedAvg in the same rounds")
     kinds = _by_kind(moved.get("by_kind"), "Bytes by kind, both ways")
-    return f'{chart}<p class="hint between">{escape(against)}</p>{kinds}'
+    if link:
+        title = "Bytes on the links by kind"
+        hint = f"{title}: counted there, with frames, handshakes, retries and the samples of a bench (data)."
+        kinds += f'<p class="hint between">{hint}</p>' + _by_kind(link.get("by_kind"), title)
+    return f'{chart}<p class="hint between">{escape(against)}</p>{kinds}{_masks(moved)}'
+
+
+def _masks(moved: Mapping[str, Any]) -> str:
+    """What changed masks took, beside what no encoding can go below on average."""
+    masks = table_of(moved, "masks")
+    count, least = words.number(masks.get("bytes")), words.number(masks.get("entropy"))
+    if not count or not least:
+        return ""
+    text = f"Masks that changed: {words.size(count)}, {count / least:.2f} times their entropy of {words.size(least)}."
+    return f'<p class="hint between">{text}</p>'
 
 
 def _by_kind(kinds: Any, title: str) -> str:

@@ -43,7 +43,30 @@ def nodes(result: Mapping[str, Any]) -> str:
         out += shown + _rows(["round", "node", "what", "reason"], lines, words_in=4)
     else:
         out += '<p class="hint">Every node answered in every round; no update was rejected.</p>'
-    return f"<section><h2>Nodes</h2>{out}</section>"
+    return f"<section><h2>Nodes</h2>{out}{_links(result, found)}</section>"
+
+
+def _links(result: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> str:
+    """How each node was reached and what went over its link, by kind."""
+    by_node = table_of(table_of(table_of(result, "bytes"), "link"), "by_node")
+    if not by_node:
+        return ""
+    about = {str(node.get("node")): node for node in nodes}
+    ways = {name: {way: table_of(both, way) for way in ("down", "up")} for name, both in by_node.items()}
+    kinds = dict.fromkeys(kind for both in ways.values() for way in both.values() for kind in way)
+    rows = [
+        [
+            name,
+            words.shortened(str(about.get(name, {}).get("link") or words.DASH)),
+            str(about.get(name, {}).get("profile") or words.DASH),
+            str(about.get(name, {}).get("firmware") or words.DASH)[:8],
+            *(words.size(sum(way.values())) for way in both.values()),
+            *(words.size(sum(way.get(kind, 0) for way in both.values())) for kind in kinds),
+        ]
+        for name, both in ways.items()
+    ]
+    head = ["node", "link", "profile", "firmware", "down", "up", *kinds]
+    return "<h3>On the links, frames and retries included</h3>" + _rows(head, rows, words_in=4)
 
 
 def adjustments(result: Mapping[str, Any]) -> str:
@@ -72,11 +95,14 @@ def layers(result: Mapping[str, Any]) -> str:
                 words.whole(count),
                 words.whole(live),
                 words.percent(live / count if live is not None and count else None),
+                words.size(layer.get("mask_bytes")),
+                words.size(layer.get("mask_entropy")),
                 "dense" if layer.get("dense") else "sparse",
             ]
         )
     return _folded(
-        f"Layers ({len(rows)})", _rows(["layer", "shape", "weights", "live", "density", ""], rows, words_in=2)
+        f"Layers ({len(rows)})",
+        _rows(["layer", "shape", "weights", "live", "density", "mask", "its entropy", ""], rows, words_in=2),
     )
 
 

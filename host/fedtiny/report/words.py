@@ -69,3 +69,8 @@ def times_fewer(part: Any, whole_: Any) -> str:
     """How many times less `part` is than `whole_`: 6.3×."""
     a, b = number(part), number(whole_)
     return f"{b / a:.3g}×" if a and b else DASH
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """Its beginning, where it is too long for a table."""
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -110,8 +110,8 @@ static void mutate(input *in, const input *other)
     }
 }
 
-/* An eighth of the inputs runs its script, the others end at the loader: see target.c. */
-static uint8_t flags(uint8_t seeds) { return (uint8_t)((seeds & 1) | draw(8) << 1); }
+/* An eighth of the inputs runs its script, the others end at the loader; the banks are any: see target.c. */
+static uint8_t flags(uint8_t seeds) { return (uint8_t)((seeds & 1) | draw(128) << 1); }
 
 static void make(input *in, const input *seeds, int count)
 {

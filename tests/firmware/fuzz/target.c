@@ -2,8 +2,9 @@
  * says otherwise, so that the checks behind them are reached. Every buffer is malloc'ed at its exact size: a sanitizer then
  * sees one byte too many. What a status promises (fedtiny.h) is checked too, by abort().
  *
- *   0      flags: bit 0 leaves the checksums as they are; with any of bits 1 to 3 the input ends at the loader
- *   1..12  micro-batch (2), modes, norm, topk_max (2), tile bytes (2), keep, other knobs, loss, layers that train
+ *   0      flags: bit 0 leaves the checksums as they are; with any of bits 1 to 3 the input ends at the loader; the others
+ *          say what banks there are, none: one arena
+ *   1..12  micro-batch (2), modes, norm, topk_max (2), tile bytes (2), keep, other knobs, loss and hold, layers that train
  *   13     bytes of script, that many bytes, then the blob
  */
 #include <stdbool.h>
@@ -147,7 +148,8 @@ static void call_stats(harness *h, script *s)
 
 static void call_set_mask(harness *h, script *s)
 {
-    uint32_t layer = take(s) % (ft_layer_count(h->node) + 1), encoding = take(s) % 4, length = take(s);
+    uint32_t layer = take(s) % (ft_layer_count(h->node) + 1), choice = take(s) % 8, length = take(s);
+    uint32_t encoding = choice < FT_MASK_RICE ? choice : FT_MASK_RICE | (choice - FT_MASK_RICE) << 8;
     uint8_t *mask = malloc(length);
     for (uint32_t i = 0; i < length; i++)
         mask[i] = (uint8_t)take(s);
@@ -320,7 +322,50 @@ static void load_alone(const uint8_t *blob, uint32_t size, const ft_config *conf
     PROMISE(status != FT_OK || ft_memory_of(node)->peak <= sizeof arena);
 }
 
-static void load_and_run(const uint8_t *blob, uint32_t size, const ft_config *config, script s)
+static void run_node(ft_node *node, const ft_config *config, script *s)
+{
+    if (ft_memory_of(node)->peak > RUNNABLE_BYTES)
+        return;
+    harness h = {.node = node, .config = *config};
+    h.source.size = ft_input_size(node);
+    h.source.classes = ft_class_count(node);
+    run(&h, s);
+}
+
+/* Sixteenths of the peak, and all of it for the last bank where `shape` is odd: then there is always a place. */
+static void load_in_banks(const uint8_t *blob, uint32_t size, const ft_config *config, uint32_t shape, uint32_t peak, script *s)
+{
+    uint32_t count = 2 + shape % 3, scratch_bytes = (uint32_t)ft_plan_scratch(blob, size);
+    void *scratch = malloc(scratch_bytes);
+    ft_bank banks[FT_BANKS_MAX];
+    ft_memory memory;
+    ft_spread spread;
+    for (uint32_t b = 0; b < count; b++)
+        banks[b] = (ft_bank){0, shape & 1 && b + 1 == count ? peak : peak / 16 * (shape * (5 * b + 3) % 16)};
+    ft_status status = ft_plan_banks(blob, size, config, banks, count, scratch, scratch_bytes, &memory, &spread);
+    free(scratch);
+    PROMISE(status == FT_OK || (status == FT_ERR_NOMEM && !(shape & 1)));
+    PROMISE((status == FT_OK) == (spread.missing == FT_PARTS));
+    for (uint32_t b = 0; b < count; b++) {
+        PROMISE(status != FT_OK || memory.bank[b] <= banks[b].bytes);
+        PROMISE(status == FT_OK || banks[b].bytes < peak);
+        if (status == FT_OK)
+            banks[b].bytes = memory.bank[b];
+        banks[b].at = malloc(banks[b].bytes + 1); /* never 0 bytes */
+        memset(banks[b].at, 0xA5, banks[b].bytes);
+    }
+    ft_node *node;
+    PROMISE(ft_load_banks(banks, count, blob, size, config, &node, &spread) == status);
+    PROMISE((status == FT_OK) == (node != 0));
+    if (node) {
+        PROMISE(memcmp(ft_memory_of(node), &memory, sizeof memory) == 0);
+        run_node(node, config, s);
+    }
+    for (uint32_t b = 0; b < count; b++)
+        free(banks[b].at);
+}
+
+static void load_and_run(const uint8_t *blob, uint32_t size, const ft_config *config, uint32_t shape, script s)
 {
     size_t scratch_bytes = ft_plan_scratch(blob, size);
     uint8_t *scratch = malloc(scratch_bytes);
@@ -328,16 +373,20 @@ static void load_and_run(const uint8_t *blob, uint32_t size, const ft_config *co
     ft_status status = ft_plan(blob, size, config, scratch, scratch_bytes, &memory);
     PROMISE(scratch_bytes || status != FT_OK);
     if (scratch_bytes)
-        PROMISE(ft_plan(blob, size, config, scratch, scratch_bytes - 1, &memory) == FT_ERR_NOMEM);
+        PROMISE(ft_plan(blob, size, config, scratch, scratch_bytes - 1, &memory) == FT_ERR_ARG);
     free(scratch);
     ft_node *node;
-    if (status != FT_OK) { /* load must say the same and want no more than a header's worth of arena for it */
+    if (status != FT_OK) { /* load must refuse it too, with little memory */
         uint64_t small[64];
         PROMISE(ft_load(small, sizeof small, blob, size, config, &node, 0) != FT_OK && !node);
         return;
     }
     if (memory.peak > LOADABLE_BYTES)
         return;
+    if (shape) {
+        load_in_banks(blob, size, config, shape, memory.peak, &s);
+        return;
+    }
     uint8_t *arena = malloc(memory.peak);
     memset(arena, 0xA5, memory.peak);
     uint32_t needed;
@@ -345,12 +394,7 @@ static void load_and_run(const uint8_t *blob, uint32_t size, const ft_config *co
     PROMISE(needed == memory.peak);
     PROMISE(ft_load(arena, memory.peak, blob, size, config, &node, 0) == FT_OK);
     PROMISE(memcmp(ft_memory_of(node), &memory, sizeof memory) == 0);
-    if (memory.peak <= RUNNABLE_BYTES) {
-        harness h = {.node = node, .config = *config};
-        h.source.size = ft_input_size(node);
-        h.source.classes = ft_class_count(node);
-        run(&h, &s);
-    }
+    run_node(node, config, &s);
     free(arena);
 }
 
@@ -362,7 +406,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     ft_config config = {.micro_batch = u16(data + 1), .modes = data[3], .norm = data[4], .topk_max = u16(data + 5),
                         .score_tile_bytes = u16(data + 7), .keep = data[9], .lean = data[10] & 1,
-                        .layerwise = data[10] >> 1 & 1, .plain_sgd = data[10] >> 2, .loss = data[11], .last_layers = data[12]};
+                        .layerwise = data[10] >> 1 & 1, .plain_sgd = data[10] >> 2, .loss = data[11] & 15, .hold = data[11] >> 4,
+                        .last_layers = data[12]};
     script s = {data + CONFIG + 1, data + CONFIG + 1 + data[CONFIG]};
     if (s.end > data + size)
         s.end = data + size;
@@ -374,7 +419,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (data[0] & 0x0E)
         load_alone(blob, blob_bytes, &config);
     else
-        load_and_run(blob, blob_bytes, &config, s);
+        load_and_run(blob, blob_bytes, &config, data[0] >> 4, s);
     free(blob);
     return 0;
 }

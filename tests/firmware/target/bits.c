@@ -11,7 +11,7 @@
 
 typedef struct {
     uint32_t norm, micro_batch, samples, dev, layer, topk, infers; /* infers: samples whose logits are taken */
-    uint32_t blob_bytes, mask_bytes, loss_and_last; /* the last: loss | last_layers << 8 */
+    uint32_t blob_bytes, mask_bytes, knobs; /* the last: loss | last_layers << 8 | in banks << 24 */
 } header;
 
 typedef struct {
@@ -87,25 +87,47 @@ static void change_mask(ft_node *node, const header *h, uint8_t *mask, uint32_t 
     check("values", ft_set_values(node, values, ft_value_count(node)));
 }
 
+/* In one arena of the planned bytes, or spread over three banks that the parts fill out of order. */
+static ft_node *load(const header *h, const uint8_t *blob, const ft_config *config)
+{
+    ft_node *node;
+    ft_memory plan;
+    ft_spread spread;
+    uint8_t *before = memory;
+    uint32_t scratch = (uint32_t)ft_plan_scratch(blob, h->blob_bytes);
+    void *tables = take(scratch);
+    ft_bank banks[3] = {{0, 0x7FFFFFF8}};
+    check("plan", ft_plan_banks(blob, h->blob_bytes, config, banks, 1, tables, scratch, &plan, &spread));
+    if (!(h->knobs >> 24)) {
+        memory = before;
+        check("load", ft_load(take(plan.peak), plan.peak, blob, h->blob_bytes, config, &node, 0));
+        return node;
+    }
+    banks[0].bytes = spread.bytes[FT_PART_WEIGHTS] + spread.bytes[FT_PART_MOMENTUM];
+    banks[1].bytes = spread.bytes[FT_PART_WORK];
+    banks[2].bytes = plan.peak;
+    check("plan", ft_plan_banks(blob, h->blob_bytes, config, banks, 3, tables, scratch, &plan, &spread));
+    memory = before;
+    for (uint32_t b = 0; b < 3; b++)
+        banks[b] = (ft_bank){take(plan.bank[b]), plan.bank[b]};
+    check("load", ft_load_banks(banks, 3, blob, h->blob_bytes, config, &node, 0));
+    return node;
+}
+
 static void run_script(sha256 *sum, const header *h, const uint8_t *blob, uint8_t *mask, const float *x,
                        const uint16_t *labels)
 {
     const ft_config config = {.micro_batch = (uint16_t)h->micro_batch, .modes = FT_MODE_ALL,
-                              .norm = (uint8_t)h->norm, .topk_max = h->topk, .loss = h->loss_and_last & 0xFF,
-                              .last_layers = (uint16_t)(h->loss_and_last >> 8)};
+                              .norm = (uint8_t)h->norm, .topk_max = h->topk, .loss = h->knobs & 0xFF,
+                              .last_layers = (uint8_t)(h->knobs >> 8)};
     ft_node *node;
-    ft_memory plan;
     const ft_topk_entry *entries;
     const float *gradients;
     uint32_t found, seen;
     ft_score_sum tally;
     double loss;
 
-    uint8_t *before = memory;
-    uint32_t scratch = (uint32_t)ft_plan_scratch(blob, h->blob_bytes);
-    check("plan", ft_plan(blob, h->blob_bytes, &config, take(scratch), scratch, &plan));
-    memory = before;
-    check("load", ft_load(take(plan.peak), plan.peak, blob, h->blob_bytes, &config, &node, 0));
+    node = load(h, blob, &config);
     source from = {x, labels, ft_input_size(node)};
     const ft_data data = {&from, read_sample, h->samples, h->dev};
     check("data", ft_set_data(node, &data));

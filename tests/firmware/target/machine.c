@@ -64,6 +64,9 @@ int main(int argc, char **argv)
         count_loop(1000);
         count_loop(1001);
         count_loop(3000000);
+    } else if (strcmp(task, "round") == 0) { /* 1.6 G instructions: more than any of the timers holds at 128 ns each */
+        for (int i = 0; i < 4; i++)
+            count_loop(200000000);
     } else if (strcmp(task, "copy") == 0 && argc == 4) {
         copy_file(argv[2], argv[3]);
     } else if (strcmp(task, "fault") == 0) {

@@ -1,0 +1,18 @@
+"""PlatformIO hands build_flags to the compiler alone: what names the processor goes to assembler and linker, too."""
+
+Import("env")  # noqa: F821 -- SCons puts both names here
+
+machine = env.GetProjectOption("custom_machine").split()  # noqa: F821
+env.Append(  # noqa: F821
+    CCFLAGS=machine,
+    ASPPFLAGS=machine,
+    LINKFLAGS=[*machine, "-nostartfiles", "-Wl,--no-warn-rwx-segments"],
+)
+
+
+def assembled(env, node):
+    """An object of its own name: SCons would make x.o of x.c and of x.S."""
+    return env.Object(target=f"{node.get_path()}.o", source=node)
+
+
+env.AddBuildMiddleware(assembled, "*.S")  # noqa: F821

@@ -1,0 +1,65 @@
+/* A node on a UART. NODE_BOARD: its board's name, NODE_BAUD: the line's rate. argv[1]: the file of the record, on boards that
+ * have files. */
+#include <string.h>
+
+#include "../port.h"
+#include "../record.h"
+#include "board.h"
+#include "fedtiny_wire.h"
+
+enum { TURN = 128 /* bytes fed between two polls */, BITS_A_BYTE = 10 };
+
+/* The build writes the hash of the image behind the mark (host/fedtiny/images.py). */
+__attribute__((used)) static const volatile uint8_t image_mark[16] = "fedtiny:";
+
+static void say(const char *text) { board_send((const uint8_t *)text, (uint32_t)strlen(text)); }
+
+static uint32_t now_ms(void *ctx)
+{
+    (void)ctx;
+    return board_now_ms();
+}
+
+static size_t send_bytes(void *ctx, const uint8_t *bytes, size_t count)
+{
+    (void)ctx;
+    return board_send(bytes, (uint32_t)count);
+}
+
+static int load(void *storage, uint8_t record[FT_WIRE_RECORD])
+{
+    return record_load(storage, record, FT_WIRE_RECORD) != FT_WIRE_RECORD;
+}
+
+static int store(void *storage, const uint8_t record[FT_WIRE_RECORD]) { return record_save(storage, record, FT_WIRE_RECORD); }
+
+int main(int argc, char **argv)
+{
+    static ft_wire wire;
+    static ft_service service;
+    static ft_wire_facts facts = {.device = "new", .board = NODE_BOARD, .bytes_per_s = NODE_BAUD / BITS_A_BYTE};
+    uint32_t bytes;
+    void *memory = port_memory(&bytes);
+    ft_wire_port port = {NULL, now_ms, send_bytes, NULL, load, store};
+
+    board_start();
+    say("fedtiny node on " NODE_BOARD "\r\n"); /* for whoever watches the line; a host logs it */
+    port.ctx = (void *)(uintptr_t)board_storage(argc > 1 ? argv[1] : "fedtiny.record");
+    facts.reset_reason = board_reset_reason();
+    for (uint32_t i = 0; i < sizeof facts.firmware; i++)
+        facts.firmware[i] = image_mark[8 + i];
+    ft_service_start(&service, memory, bytes, NULL);
+    if (ft_wire_start(&wire, &port, &facts, ft_service_tasks(&service)) != FT_OK)
+        say("the record cannot be stored, and without a new boot counter no session would be safe: this node stays silent\r\n");
+    else
+        for (;;) {
+            uint8_t turn[TURN];
+            uint32_t count = board_receive(turn, sizeof turn);
+            ft_wire_feed(&wire, turn, count);
+            uint32_t wait_ms = ft_wire_poll(&wire);
+            if (!ft_wire_sending(&wire))
+                board_sleep(wait_ms);
+        }
+    for (;;)
+        board_sleep(FT_WIRE_FOREVER);
+}

@@ -1,0 +1,345 @@
+"""Nodes at the other end of a wire: boards on serial ports, programs, devices behind a broker (firmware/PROTOCOL.md).
+
+One event loop in a thread of its own talks to all of them at once; `ask` waits for what comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from fedtiny.federation.tasks import Install, LinkBytes, Load, NodeFailure, NodeLink, PutData, Reply, Task, Train
+from fedtiny.fleet.encoding import BadAnswer, Packer, reply_of
+from fedtiny.fleet.planning import refuse_what_does_not_fit
+from fedtiny.fleet.roster import Roster
+from fedtiny.link.connection import Connection
+from fedtiny.link.endpoint import Answer
+from fedtiny.link.messages import Hello
+from fedtiny.link.mqtt import Broker
+from fedtiny.link.traffic import Traffic
+from fedtiny_export.core import status_text
+from fedtiny_export.errors import ConfigError, FedtinyError, FleetError, LinkError, NodeRestarted
+
+RESTARTS = 5  # of one node within one task; then it is broken
+LOG_LINES = 20
+
+T = TypeVar("T")
+Heard = tuple[str, tuple[Reply, ...] | NodeFailure | BaseException]
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a node must hold to go on, as the tasks that bring it there."""
+
+    samples: PutData | None = None
+    load: Load | None = None
+    install: Install | None = None
+    trained: Train | None = None
+
+    def after(self, task: Task) -> Held:
+        match task:
+            case PutData():
+                return replace(self, samples=task)
+            case Load():
+                return Held(samples=self.samples, load=task)
+            case Install():
+                before = self.install
+                masks = {**(before.masks if before else {}), **task.masks}
+                stats = task.stats if task.stats is not None or before is None else before.stats
+                return replace(self, install=Install(values=task.values, masks=masks, stats=stats), trained=None)
+            case Train():
+                return replace(self, trained=task)
+        return self
+
+    def before(self, task: Task) -> list[Task]:
+        """What a node without memory needs before it can do this task."""
+        if isinstance(task, PutData):
+            return []
+        wanted: list[Task | None] = [self.samples]
+        if not isinstance(task, Load):
+            wanted += [self.load, self.install, None if isinstance(task, Install) else self.trained]
+        return [step for step in wanted if step is not None]
+
+
+class WireNode:
+    """One node and its connection; lives in the event loop."""
+
+    def __init__(self, connection: Connection, log: deque[str]) -> None:
+        self.connection = connection
+        self.log = log
+        self._opened = False
+        self._held = Held()
+        self._in_memory = False  # the node has what `_held` says
+
+    @property
+    def name(self) -> str:
+        return self.connection.device
+
+    async def serve(self, tasks: Sequence[Task], packer: Packer) -> tuple[Reply, ...]:
+        """Raises LinkError and the like; what the node has in memory is then not relied on."""
+        for task in tasks:
+            if isinstance(task, PutData):  # wanted, whether it arrives now or later
+                self._held = self._held.after(task)
+        try:
+            await self._reach()
+            replies = [await self._do(task, packer) for task in tasks]
+        except BaseException:
+            self._in_memory = False
+            raise
+        return tuple(replies)
+
+    async def _reach(self) -> Hello:
+        if not self._opened:
+            await self.connection.open()
+            self._opened = True
+        return await self.connection.reach()
+
+    async def _do(self, task: Task, packer: Packer) -> Reply:
+        restarted: NodeRestarted | None = None
+        for attempt in range(RESTARTS):
+            try:
+                if not self._in_memory:
+                    for step in self._held.before(task):
+                        await self._ask(step, packer, attempt)
+                reply = await self._ask(task, packer, attempt)
+            except NodeRestarted as problem:
+                self._in_memory, restarted = False, problem
+                continue
+            self._held, self._in_memory = self._held.after(task), True
+            return reply
+        raise FleetError(f"{self.name}: it restarted {RESTARTS} times in one task. {restarted}")
+
+    async def _ask(self, task: Task, packer: Packer, attempt: int) -> Reply:
+        hello = self.connection.hello or await self.connection.reach()
+        answers = []
+        for job in packer.jobs(task, hello.max_object):
+            answers.append(await self.connection.ask(replace(job, attempt=attempt)))
+            if answers[-1].status:
+                raise FleetError(f"{self.name}: {_refusal(task, answers[-1], hello)}")
+        return reply_of(task, answers, hello)
+
+
+def _refusal(task: Task, answer: Answer, hello: Hello) -> str:
+    what, words = type(task).__name__, status_text(answer.status)
+    more = f" ({answer.problem})" if answer.problem not in ("", words) else ""
+    advice = ""
+    if isinstance(task, Load):
+        advice = (
+            f" It has {hello.arena_bytes:,} bytes for samples, model and work. Set fleet.ram_bytes to what is free: "
+            "then it is said which settings make the model fit."
+        )
+    return f"it cannot do {what}: {words}{more}.{advice}"
+
+
+class WireFleet:
+    """The nodes of a fleet file. `names`: which of them, in the order that aggregation uses (all, if not given).
+
+    Raises ConfigError for a node without a key, LinkUnavailable for a broker that cannot be used; a node that does not
+    answer fails by itself, when it is asked.
+    """
+
+    name = "wire"
+
+    def __init__(
+        self,
+        roster: Roster,
+        names: Sequence[str] | None = None,
+        *,
+        ram_bytes: int = 0,
+        banks: Mapping[str, int] | None = None,
+        patience_s: float | None = None,
+        run: bytes | None = None,
+    ) -> None:
+        self.roster = roster
+        self._names = tuple(names if names is not None else roster.nodes)
+        self._ram_bytes, self._banks = ram_bytes, banks
+        self._patience_s = patience_s or roster.table.patience_s
+        self._run = run or os.urandom(8)
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(roster.keys.alone())
+        self._logs = _Logs(roster)
+        self._stack.callback(self._logs.close)
+        self._broker: Broker | None = None
+        self._round: int | None = None
+        self._nodes: dict[str, WireNode] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="wire-fleet", daemon=True)
+        self._thread.start()
+        try:
+            self._wait(self._begin())
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return self._names
+
+    def ask(
+        self, orders: Mapping[str, Sequence[Task]], *, round_number: int = 0
+    ) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
+        refuse_what_does_not_fit(orders, self._ram_bytes, self._banks)
+        packer = Packer(run=self._run, round_number=round_number, limit_s=self.roster.table.limit_s)
+        heard: queue.SimpleQueue[Heard] = queue.SimpleQueue()
+        asked = asyncio.run_coroutine_threadsafe(self._ask_all(orders, packer, round_number, heard), self._loop)
+        try:
+            for _ in orders:
+                name, answer = heard.get()
+                if isinstance(answer, BaseException):
+                    raise answer
+                yield name, answer
+        finally:  # the asker may stop listening
+            asked.cancel()
+            self.roster.keys.save()
+
+    def hellos(self) -> dict[str, Hello | LinkError]:
+        """What each node says of itself, or why it says nothing."""
+
+        async def hello(node: WireNode) -> Hello | LinkError:
+            try:
+                return await node._reach()
+            except LinkError as problem:
+                return problem
+
+        async def all_of_them() -> list[Hello | LinkError]:
+            return await asyncio.gather(*(hello(node) for node in self._nodes.values()))
+
+        found = dict(zip(self._nodes, self._wait(all_of_them()), strict=True))
+        self.roster.keys.save()
+        return found
+
+    def link_bytes(self) -> dict[str, LinkBytes]:
+        return {name: _by_kind(node.connection.traffic) for name, node in self._nodes.items()}
+
+    def links(self) -> dict[str, NodeLink]:
+        hellos = {name: node.connection.hello for name, node in self._nodes.items()}
+        return {
+            name: NodeLink(
+                link=self.roster.link_name(name),
+                profile=self.roster.profile(name).word,
+                firmware=hello.firmware.hex() if hello else "",
+            )
+            for name, hello in hellos.items()
+        }
+
+    def traffic(self) -> dict[str, Traffic]:
+        """Each link's counters: frames, retries, sessions."""
+        return {name: node.connection.traffic for name, node in self._nodes.items()}
+
+    def close(self) -> None:
+        if self._loop.is_closed():
+            return
+        try:
+            self._wait(self._end())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            try:
+                self.roster.keys.save()
+            finally:
+                self._stack.close()
+
+    # -- in the event loop
+
+    async def _begin(self) -> None:
+        identities = {name: self.roster.identity(name) for name in self._names}
+        if any(self.roster.link_name(name).startswith("mqtt:") for name in self._names):
+            self._broker = Broker(self.roster.account())
+            await self._broker.open()
+        for name, identity in identities.items():
+            connection = Connection(
+                self.roster.link(name, self._broker),
+                identity,
+                patience_s=self._patience_s,
+                on_log=self._logs.writer(name),
+                on_session=partial(self._saw, name),
+            )
+            self._nodes[name] = WireNode(connection, self._logs.lines(name))
+
+    async def _end(self) -> None:
+        await asyncio.gather(*(node.connection.close() for node in self._nodes.values()), return_exceptions=True)
+        if self._broker is not None:
+            await self._broker.close()
+
+    async def _ask_all(
+        self, orders: Mapping[str, Sequence[Task]], packer: Packer, number: int, heard: queue.SimpleQueue[Heard]
+    ) -> None:
+        if self._broker is not None and number != self._round:
+            self._round = number
+            await self._broker.publish_round(number)
+        await asyncio.gather(*(self._ask_one(name, tasks, packer, heard) for name, tasks in orders.items()))
+
+    async def _ask_one(self, name: str, tasks: Sequence[Task], packer: Packer, heard: queue.SimpleQueue[Heard]) -> None:
+        node = self._nodes[name]
+        try:
+            heard.put((name, await node.serve(tasks, packer)))
+        except BadAnswer as problem:
+            heard.put((name, NodeFailure(reason=str(problem))))
+        except FedtinyError as problem:
+            said = f" It said last: {node.log[-1]}" if node.log else ""
+            heard.put((name, NodeFailure(reason=str(problem).removeprefix(f"{name}: ") + said)))
+        except Exception as problem:  # a fault of ours: whoever waits must hear of it
+            heard.put((name, problem))
+
+    def _saw(self, name: str, hello: Hello) -> None:
+        keys = self.roster.keys
+        keys[name] = keys[name].after(hello, time.time())
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+class _Logs:
+    """What nodes say, and what is no frame: the last lines of each in memory, all in the fleet's log file."""
+
+    def __init__(self, roster: Roster) -> None:
+        self._lines: dict[str, deque[str]] = {}
+        try:
+            self._file = roster.log_path.open("a") if roster.log_path else None
+        except OSError as problem:
+            raise ConfigError(f"cannot write the log {roster.log_path}: {problem.strerror}.") from None
+
+    def lines(self, name: str) -> deque[str]:
+        return self._lines.setdefault(name, deque(maxlen=LOG_LINES))
+
+    def writer(self, name: str) -> Any:
+        def write(text: str) -> None:
+            for line in text.splitlines():
+                self.lines(name).append(line)
+                if self._file is not None:
+                    self._file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {name} {line}\n")
+                    self._file.flush()
+
+        return write
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+_KINDS = {"masks": "mask", "scores": "candidates", "samples": "data", "logits": "data"}
+"""Objects whose bytes stand under another word in result.json."""
+
+
+def _by_kind(traffic: Traffic) -> LinkBytes:
+    down, up = _words(traffic.down), _words(traffic.up)
+    damaged = traffic.up_bytes - traffic.up.total()
+    return LinkBytes(down=down, up=up | ({"noise": damaged} if damaged else {}))
+
+
+def _words(labels: Mapping[str, int]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for label, count in labels.items():
+        kind, _, what = label.partition(".")
+        found[_KINDS.get(what, what) if kind == "data" and what != "unknown" else "control"] += count
+    return dict(found)

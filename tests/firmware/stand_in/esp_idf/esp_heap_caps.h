@@ -1,0 +1,7 @@
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#define MALLOC_CAP_8BIT (1 << 2)
+size_t heap_caps_get_largest_free_block(uint32_t caps);
+void *heap_caps_aligned_alloc(size_t alignment, size_t bytes, uint32_t caps);
