@@ -30,6 +30,7 @@ KEEPS = {"f32": 0, "f16": 1, "int8": 2}
 PARTS = ("node", "weights", "indices", "statistics", "work", "topk", "gradients", "momentum")
 BANKS_MOST = 4
 NOMEM = 4  # FT_ERR_NOMEM
+HOLDS = {"by_cost": 0, "sparse": 1}
 LOSSES = {"cross_entropy": 0, "mse": 1, "reconstruction": 2}
 
 
@@ -42,7 +43,7 @@ class _Config(ct.Structure):
         ("score_tile_bytes", ct.c_uint32),
         *((knob, ct.c_uint8) for knob in ("keep", "lean", "layerwise", "plain_sgd")),
         ("last_layers", ct.c_uint16),
-        ("loss", ct.c_uint8),
+        *((choice, ct.c_uint8) for choice in ("loss", "hold")),
     ]
 
 
@@ -200,6 +201,9 @@ class NodeConfig:
     `loss`, of training and evaluation: cross_entropy, mse (from the one-hot label) or reconstruction (mse from the
     sample itself: as many outputs as inputs, labels unread, no hits); both mean over the outputs as torch's mse_loss.
 
+    `hold`: how a layer with a mask lies in memory: by_cost, with all its weights where that is predicted to be quicker
+    (the results are the same but for the sign of zeros), or sparse, with its live ones alone.
+
     `last_layers`: only the last so many layers, and what stands behind the first of them, train (0: all); the batch
     norms before them use their stored statistics while training.
 
@@ -219,11 +223,13 @@ class NodeConfig:
     plain_sgd: bool = False
     last_layers: int = 0
     loss: str = "cross_entropy"
+    hold: str = "by_cost"
 
     def _struct(self) -> _Config:
         bits = sum(MODES[mode] for mode in self.modes)
-        knobs = (KEEPS[self.keep], self.lean, self.layerwise, self.plain_sgd, self.last_layers, LOSSES[self.loss])
-        return _Config(self.micro_batch, bits, NORMS[self.norm], self.topk_max, self.score_tile_bytes, *knobs)
+        knobs = (KEEPS[self.keep], self.lean, self.layerwise, self.plain_sgd, self.last_layers)
+        choices = (LOSSES[self.loss], HOLDS[self.hold])
+        return _Config(self.micro_batch, bits, NORMS[self.norm], self.topk_max, self.score_tile_bytes, *knobs, *choices)
 
 
 def _memory(struct: _Memory) -> Memory:

@@ -45,6 +45,10 @@ enum { FT_KEEP_F32 = 0, FT_KEEP_F16 = 1, FT_KEEP_INT8 = 2 }; /* form of what tra
 /* Cross-entropy of softmax against the label, or the mean of squared differences over all outputs: from the label's one-hot
  * vector, or from the sample itself (as many outputs as inputs; labels are not read, nothing counts as a hit). */
 enum { FT_LOSS_CROSS_ENTROPY = 0, FT_LOSS_MSE = 1, FT_LOSS_RECONSTRUCTION = 2 };
+/* How a layer with a mask is held: whatever takes fewer instructions by the table in plan.c, or as its live weights alone. A
+ * layer nearly full is quicker with all weights in place, zeros where it is pruned; results are the same but for the sign of
+ * zeros, and values, gradients and masks mean the same. */
+enum { FT_HOLD_BY_COST = 0, FT_HOLD_SPARSE = 1 };
 enum { FT_MASK_BITMAP = 1, FT_MASK_DELTAS = 2, FT_MASK_RICE = 3 }; /* Golomb-Rice: FT_MASK_RICE | parameter << 8 */
 enum { FT_DATA_DEV = 0, FT_DATA_ALL = 1 };
 
@@ -62,6 +66,7 @@ typedef struct {
     uint8_t plain_sgd;         /* 1: no memory for momentum; ft_train with momentum > 0: FT_ERR_ARG */
     uint16_t last_layers;      /* only the last so many layers train, 0: all; what comes before them is a constant */
     uint8_t loss;              /* FT_LOSS_*: of training, scoring and evaluation */
+    uint8_t hold;              /* FT_HOLD_*; with `lean` a layer is held whole only where that takes no more memory */
 } ft_config;
 
 /* A contiguous piece of RAM, 8-byte aligned. Banks come in order of preference: the fastest first. */
@@ -71,7 +76,7 @@ typedef struct {
     uint32_t bytes;
 } ft_bank;
 
-/* Bytes by kind. The kinds of work (gradients to topk) are those of the mode that takes most, so all kinds add up to peak. */
+/* Bytes by kind; values of a layer that is held whole count whole. The kinds of work (gradients to topk) are those of the mode that takes most, so all kinds add up to peak. */
 typedef struct {
     uint32_t node;           /* the node's own state and operator tables */
     uint32_t weights;        /* live values */

@@ -85,13 +85,20 @@ typedef struct {
     uint32_t length;
 } ft_wire_ref;
 
-/* A task as it came: parameters for ft_wire_integer and ft_wire_float, objects where ft_wire_tasks.place put them. */
+/* An object that a task brings; what is not yet there is asked for block by block. */
+typedef struct {
+    ft_wire_ref ref;
+    uint8_t *at;          /* where ft_wire_tasks.place put its bytes */
+    uint16_t block_bytes; /* private; 0: nothing is to come */
+    uint32_t base;        /* private: all blocks below are there */
+} ft_wire_object;
+
+/* A task as it came: parameters for ft_wire_numbers. */
 typedef struct {
     uint32_t number, round;
     uint8_t run[8], attempt, kind, object_count, parameter_bytes;
     uint8_t parameters[FT_WIRE_NUMBERS]; /* a CBOR array */
-    ft_wire_ref refs[FT_WIRE_OBJECTS];
-    uint8_t *objects[FT_WIRE_OBJECTS];
+    ft_wire_object objects[FT_WIRE_OBJECTS];
 } ft_wire_task;
 
 /* An object to send: bytes as they lie, or floats that go as 4 bytes of head and binary32s or halves. What lies there must stay
@@ -109,7 +116,8 @@ typedef struct {
     uint8_t object_count;
     uint8_t result_bytes;
     uint8_t results[FT_WIRE_RESULTS]; /* CBOR, see ft_wire_add_integer */
-    char problem[FT_WIRE_PROBLEM + 1]; /* UTF-8; empty: nothing to say */
+    const char *problem;              /* what went wrong, see ft_wire_fail; NULL: nothing to say */
+    uint32_t numbers[2];
     ft_wire_source objects[FT_WIRE_OBJECTS];
 } ft_wire_reply;
 
@@ -133,13 +141,6 @@ typedef struct {
 
 /* -- The state of one node: private, visible so that the caller can own it. */
 
-typedef struct { /* an object on its way in, kept when a session ends */
-    ft_wire_ref ref;
-    uint16_t block_bytes; /* 0: nothing is to come */
-    uint8_t *at;
-    uint32_t base; /* all blocks below are there */
-} ft_wire_download;
-
 typedef struct {
     bool offered, used; /* a HELLO was made; a session came of it */
     uint8_t profile;
@@ -154,7 +155,7 @@ typedef struct {
     uint16_t number, max_payload;
     uint32_t sent, highest; /* counters: of the next frame; of the latest that came */
     uint64_t seen;          /* bit i: highest - i came */
-    uint8_t up[FT_WIRE_KEY], down[FT_WIRE_KEY];
+    uint8_t keys[2 * FT_WIRE_KEY]; /* of what goes up, of what comes down */
 } ft_wire_session;
 
 enum { FT_WIRE_SPAN = 64, FT_WIRE_QUEUE = 128 };
@@ -189,7 +190,6 @@ typedef struct {
     uint8_t damaged;                /* bit i: object i came with a wrong hash */
     ft_wire_task task;
     ft_wire_reply reply;
-    ft_wire_download downloads[FT_WIRE_OBJECTS];
     ft_wire_fetch fetch;
     ft_wire_queue queue;
     uint8_t wants; /* frames to send, a bit each */
@@ -223,7 +223,7 @@ bool ft_wire_float(const ft_wire_task *task, uint32_t *at, float *value);
 bool ft_wire_no_more(const ft_wire_task *task, uint32_t at); /* all were read */
 void ft_wire_add_integer(ft_wire_reply *reply, uint32_t value);
 void ft_wire_add_double(ft_wire_reply *reply, double value);
-/* Status and text; each % of text stands for the next of the numbers. */
+/* Status and text, which must last as long as the reply; its first % stands for the first number, the next for the second. */
 void ft_wire_fail(ft_wire_reply *reply, ft_status status, const char *text, uint32_t first, uint32_t second);
 
 /* -- The tasks of PROTOCOL.md, done by the core. */

@@ -233,6 +233,8 @@ void ft_backward_op(ft_net *net, uint32_t index, uint32_t batch, ft_gradients in
         ft_copy_gradient(t.dx, t.dy, floats, t.accumulate || (t.op.kind == FT_OP_ADD && t.op.in[0] == t.op.in[1]));
         break;
     }
+    if (into.first) /* what is pruned stays 0: it gets no gradient */
+        ft_net_prune(net, into.first, t.op.param[0]);
 }
 
 void ft_backward_run(ft_net *net, uint32_t batch, float *gradients, uint32_t last)

@@ -216,9 +216,7 @@ static void again_norm(const ft_net *net, const ft_op *op, uint32_t writer, uint
     kept += 2 * (op->kind == FT_OP_BATCHNORM ? channel : sample * op->groups + channel / (channels / op->groups));
     float gamma = net->weights[net->layout.slots[op->param[0]].start + channel];
     float beta = net->weights[net->layout.slots[op->param[1]].start + channel];
-    float mean = kept[0], scale = kept[1] * gamma;
-    for (uint32_t i = 0; i < pixels; i++)
-        x[i] = (x[i] - mean) * scale + beta;
+    ft_norm_run(x, x, kept, gamma, beta, pixels);
 }
 
 static void again_depthwise(const ft_net *net, const ft_op *op, uint32_t channel, float *x, float *temp)

@@ -16,8 +16,8 @@ ft_taps ft_net_taps(const ft_net *net, uint32_t param)
 {
     ft_param p = ft_blob_param(&net->blob, param);
     const uint16_t *indices = net->indices + net->layout.slots[param].index_at;
-    bool dense = p.storage == FT_STORAGE_DENSE;
-    ft_taps taps = {weights_of(net, param), dense ? indices : indices + p.dim[0], dense ? 0 : indices};
+    bool whole = net->layout.slots[param].whole;
+    ft_taps taps = {weights_of(net, param), whole ? indices : indices + p.dim[0], whole ? 0 : indices};
     return taps;
 }
 
@@ -27,32 +27,89 @@ ft_taps ft_net_conv_taps(const ft_net *net, const ft_op *op, const ft_conv *c, f
     if (op->eps > 0.0f) {
         ft_standard_forward(*buffer, &taps, c->co, c->row_len, op->eps);
         taps.values = *buffer;
-        *buffer += net->layout.slots[op->param[0]].capacity;
+        *buffer += ft_blob_param(&net->blob, op->param[0]).live;
     }
     return taps;
+}
+
+/* Of the layer that a parameter belongs to; a linear one is a 1x1 convolution of 1x1 maps. */
+static ft_conv geometry(const ft_net *net, uint32_t param)
+{
+    const ft_conv linear = {.kh = 1, .kw = 1, .sh = 1, .sw = 1, .plane = 1};
+    ft_op op = ft_blob_op(&net->blob, ft_blob_user(&net->blob, param));
+    return op.kind == FT_OP_CONV2D ? ft_plan_conv(&net->blob, &op) : linear;
+}
+
+void ft_net_positions(const ft_net *net, uint32_t param, uint16_t *positions)
+{
+    ft_param p = ft_blob_param(&net->blob, param);
+    ft_conv c = geometry(net, param);
+    for (uint32_t i = 0; i < p.elements / p.dim[0]; i++)
+        positions[i] = (uint16_t)ft_conv_position(&c, i);
 }
 
 void ft_net_build_indices(ft_net *net, uint32_t param, ft_mask *mask)
 {
     ft_param p = ft_blob_param(&net->blob, param);
-    ft_op op = ft_blob_op(&net->blob, ft_blob_user(&net->blob, param));
-    ft_conv conv = {0};
-    if (op.kind == FT_OP_CONV2D)
-        conv = ft_plan_conv(&net->blob, &op);
+    ft_conv c = geometry(net, param);
+    ft_slot *slot = &net->layout.slots[param];
     uint32_t row_len = p.elements / p.dim[0], index, live = 0;
-    uint16_t *counts = net->indices + net->layout.slots[param].index_at;
-    if (!mask) {
-        for (uint32_t i = 0; i < row_len; i++)
-            counts[i] = (uint16_t)(op.kind == FT_OP_CONV2D ? ft_conv_position(&conv, i) : i);
+    uint16_t *counts = net->indices + slot->index_at, *bitmap = counts + row_len;
+    if (slot->whole)
+        ft_net_positions(net, param, counts);
+    if (!mask)
         return;
-    }
-    memset(counts, 0, p.dim[0] * sizeof *counts);
-    while (ft_mask_next(mask, &index)) {
-        uint32_t element = index % row_len;
+    memset(slot->whole ? bitmap : counts, 0, (slot->whole ? p.elements / 16 : p.dim[0]) * sizeof *counts);
+    if (slot->whole) /* nothing to prune behind the last weight */
+        bitmap[p.elements / 16] = (uint16_t)(0xFFFFu << p.elements % 16);
+    for (; ft_mask_next(mask, &index); live++) {
+        if (slot->whole) {
+            bitmap[index / 16] |= (uint16_t)(1u << index % 16);
+            continue;
+        }
         counts[index / row_len]++;
-        counts[p.dim[0] + live++] = (uint16_t)(op.kind == FT_OP_CONV2D ? ft_conv_position(&conv, element) : element);
+        counts[p.dim[0] + live] = (uint16_t)ft_conv_position(&c, index % row_len);
     }
-    net->layout.slots[param].live = live;
+    slot->live = live;
+    if (!slot->whole)
+        slot->held = live;
+}
+
+const uint16_t *ft_net_bitmap(const ft_net *net, uint32_t param)
+{
+    ft_param p = ft_blob_param(&net->blob, param);
+    const ft_slot *slot = &net->layout.slots[param];
+    return slot->whole && p.storage != FT_STORAGE_DENSE ? net->indices + slot->index_at + p.elements / p.dim[0] : 0;
+}
+
+uint32_t ft_net_held(const ft_net *net)
+{
+    uint32_t held = 0;
+    for (uint32_t i = 0; i < net->blob.params; i++)
+        held += net->layout.slots[i].held;
+    return held;
+}
+
+void ft_net_gather(const ft_net *net, float *vector, const float *held, uint32_t param)
+{
+    for (; param < net->blob.params; param++) {
+        const uint16_t *bitmap = ft_net_bitmap(net, param);
+        for (uint32_t i = 0; i < net->layout.slots[param].held; i++, held++)
+            if (ft_net_lives(bitmap, i))
+                *vector++ = *held;
+    }
+}
+
+void ft_net_prune(const ft_net *net, float *held, uint32_t param)
+{
+    const ft_slot *slot = &net->layout.slots[param];
+    const uint16_t *bitmap = slot->held == slot->live ? 0 : ft_net_bitmap(net, param);
+    for (uint32_t i = 0; bitmap && i < slot->held; i += 16) {
+        float *at = held + i;
+        for (uint32_t pruned = (uint16_t)~*bitmap++; pruned; at++, pruned >>= 1)
+            if (pruned & 1)
+                *at = 0.0f;
+    }
 }
 
 static uint32_t placed_batch(const ft_net *net, ft_pass pass)

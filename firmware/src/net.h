@@ -12,7 +12,7 @@ typedef struct {
     ft_blob blob;
     ft_config config;
     ft_layout layout;
-    float *weights;    /* the values vector */
+    float *weights;    /* as they are held */
     uint16_t *indices;
     float *stats;      /* statistics vector */
     float *kept;
@@ -20,7 +20,7 @@ typedef struct {
     float *work;
     uint8_t *topk;     /* scoring: heap, gradient rows, positions */
     float *gradients, *momentum; /* of the values that train */
-    uint32_t value_count;
+    uint32_t value_count; /* of the values vector */
 } ft_net;
 
 /* Moments that a forward pass adds to: the moments vector (NULL: none) and the samples already in it. */
@@ -29,7 +29,18 @@ typedef struct {
     uint32_t samples;
 } ft_moments;
 
-void ft_net_build_indices(ft_net *net, uint32_t param, ft_mask *mask); /* mask NULL: the layer is dense */
+void ft_net_positions(const ft_net *net, uint32_t param, uint16_t *positions); /* of every element of a row */
+void ft_net_build_indices(ft_net *net, uint32_t param, ft_mask *mask); /* mask NULL: the layer has none */
+/* Which weights of a layer with a mask live, where it is held whole: u16s, the lowest bit first. Otherwise NULL. */
+const uint16_t *ft_net_bitmap(const ft_net *net, uint32_t param);
+static inline bool ft_net_lives(const uint16_t *bitmap, uint32_t element)
+{
+    return !bitmap || bitmap[element / 16] >> element % 16 & 1;
+}
+uint32_t ft_net_held(const ft_net *net); /* floats of weights that are held now */
+/* Live values alone, of floats that lie as the weights from `param` on do; may be done in place. */
+void ft_net_gather(const ft_net *net, float *vector, const float *held, uint32_t param);
+void ft_net_prune(const ft_net *net, float *held, uint32_t param); /* 0 where the parameter, which lies at held, is pruned */
 float *ft_net_input(const ft_net *net, ft_pass pass);
 float *ft_net_output(const ft_net *net, ft_pass pass);
 float *ft_net_value(const ft_net *net, ft_pass pass, uint32_t tensor);

@@ -51,18 +51,45 @@ ft_status ft_plan_banks(const uint8_t *bytes, size_t size, const ft_config *conf
     return status;
 }
 
-static void copy_values(ft_net *net)
+/* The blob's values; of layers with a mask only those of at least their threshold. thresholds NULL: all. */
+static void copy_values(ft_net *net, const float *thresholds)
 {
     for (uint32_t i = 0; i < net->blob.params; i++) {
         ft_param p = ft_blob_param(&net->blob, i);
         const ft_slot *slot = &net->layout.slots[i];
-        for (uint32_t k = 0; k < slot->live; k++)
-            net->weights[slot->start + k] = ft_blob_value(&net->blob, &p, k);
-        if (p.role == FT_ROLE_WEIGHT) {
-            ft_mask mask = ft_blob_mask(&net->blob, &p);
-            ft_net_build_indices(net, i, p.storage == FT_STORAGE_DENSE ? 0 : &mask);
+        const uint16_t *bitmap = ft_net_bitmap(net, i);
+        float threshold = p.role == FT_ROLE_WEIGHT && thresholds ? *thresholds++ : 0.0f;
+        for (uint32_t at = 0, k = 0; at < slot->held; at++) {
+            float v = ft_net_lives(bitmap, at) ? ft_blob_value(&net->blob, &p, k++) : 0.0f;
+            if (p.storage != FT_STORAGE_DENSE && ft_num_abs(v) < threshold)
+                v = 0.0f;
+            net->weights[slot->start + at] = v;
         }
     }
+}
+
+/* Where each parameter lies, from what is held of it. */
+static void lay_out(ft_net *net)
+{
+    uint32_t held = 0;
+    net->value_count = 0;
+    for (uint32_t i = 0; i < net->blob.params; i++) {
+        net->layout.slots[i].start = held;
+        held += net->layout.slots[i].held;
+        net->value_count += net->layout.slots[i].live;
+    }
+}
+
+static void copy_model(ft_net *net)
+{
+    for (uint32_t i = 0; i < net->blob.params; i++) {
+        ft_param p = ft_blob_param(&net->blob, i);
+        ft_mask mask = ft_blob_mask(&net->blob, &p);
+        if (p.role == FT_ROLE_WEIGHT)
+            ft_net_build_indices(net, i, p.storage == FT_STORAGE_DENSE ? 0 : &mask);
+    }
+    lay_out(net);
+    copy_values(net, 0);
     for (uint32_t i = 0; i < net->blob.ops; i++) {
         ft_op op = ft_blob_op(&net->blob, i);
         if (op.kind != FT_OP_BATCHNORM)
@@ -127,8 +154,7 @@ static ft_status load(const ft_bank *banks, uint32_t count, const uint8_t *bytes
     net->topk = at[FT_PART_TOPK];
     net->gradients = (float *)(void *)at[FT_PART_GRADIENTS];
     net->momentum = (float *)(void *)at[FT_PART_MOMENTUM];
-    net->value_count = net->layout.value_count;
-    copy_values(net);
+    copy_model(net);
     *out = node;
     return FT_OK;
 }
@@ -179,7 +205,10 @@ uint32_t ft_layer_count(const ft_node *node)
 uint32_t ft_value_count(const ft_node *node) { return node->net.value_count; }
 uint32_t ft_trained_count(const ft_node *node)
 {
-    return node->net.value_count - ft_plan_first_value(&node->net.layout);
+    uint32_t count = node->net.value_count;
+    for (uint32_t i = 0; i < node->net.layout.first_param; i++)
+        count -= node->net.layout.slots[i].live;
+    return count;
 }
 
 uint32_t ft_stat_count(const ft_node *node) { return node->net.layout.stat_count; }
@@ -192,7 +221,12 @@ ft_status ft_set_values(ft_node *node, const float *values, uint32_t count)
         return FT_ERR_ARG;
     if (!ft_num_all_finite(values, count))
         return FT_ERR_NONFINITE;
-    memcpy(node->net.weights, values, count * sizeof *values);
+    float *w = node->net.weights;
+    for (uint32_t i = 0; i < node->net.blob.params; i++) {
+        const uint16_t *bitmap = ft_net_bitmap(&node->net, i);
+        for (uint32_t at = 0; at < node->net.layout.slots[i].held; at++)
+            *w++ = ft_net_lives(bitmap, at) ? *values++ : 0.0f;
+    }
     node->wants_values = node->thresholded = false;
     return FT_OK;
 }
@@ -203,7 +237,7 @@ ft_status ft_get_values(const ft_node *node, float *values, uint32_t count)
         return FT_ERR_ARG;
     if (node->wants_values)
         return FT_ERR_STATE;
-    memcpy(values, node->net.weights, count * sizeof *values);
+    ft_net_gather(&node->net, values, node->net.weights, 0);
     return FT_OK;
 }
 
@@ -241,14 +275,10 @@ ft_status ft_set_mask(ft_node *node, uint32_t layer, uint32_t encoding, const ui
     ft_mask mask = ft_mask_open(encoding, bytes, length, p.elements);
     if (!ft_mask_check(mask, &live))
         return FT_ERR_ARG;
-    if (live > net->layout.slots[param].capacity)
+    if (live > p.live)
         return FT_ERR_NOMEM;
     ft_net_build_indices(net, param, &mask);
-    net->value_count = 0;
-    for (uint32_t i = 0; i < net->blob.params; i++) {
-        net->layout.slots[i].start = net->value_count;
-        net->value_count += net->layout.slots[i].live;
-    }
+    lay_out(net);
     node->wants_values = node->masked = true;
     return FT_OK;
 }
@@ -262,16 +292,7 @@ ft_status ft_set_thresholds(ft_node *node, const float *thresholds, uint32_t cou
         return FT_ERR_STATE;
     if (!ft_num_all_finite(thresholds, count))
         return FT_ERR_NONFINITE;
-    uint32_t layer = 0;
-    for (uint32_t i = 0; i < net->blob.params; i++) {
-        ft_param p = ft_blob_param(&net->blob, i);
-        float *w = net->weights + net->layout.slots[i].start;
-        float threshold = p.role == FT_ROLE_WEIGHT ? thresholds[layer++] : 0.0f;
-        for (uint32_t k = 0; k < net->layout.slots[i].live; k++) {
-            float v = ft_blob_value(&net->blob, &p, k);
-            w[k] = p.storage != FT_STORAGE_DENSE && ft_num_abs(v) < threshold ? 0.0f : v;
-        }
-    }
+    copy_values(net, thresholds);
     node->thresholded = true;
     node->wants_values = false;
     return FT_OK;
@@ -320,7 +341,7 @@ ft_status ft_train(ft_node *node, const ft_train_task *task, ft_score_sum *resul
     if (status != FT_OK || node->thresholded)
         return status != FT_OK ? status : FT_ERR_STATE;
     status = ft_train_run(&node->net, &node->data, task, result, moments);
-    if (status == FT_ERR_NONFINITE && !ft_num_all_finite(node->net.weights, node->net.value_count))
+    if (status == FT_ERR_NONFINITE && !ft_num_all_finite(node->net.weights, ft_net_held(&node->net)))
         node->wants_values = true;
     return status;
 }

@@ -213,7 +213,7 @@ static uint32_t trained_values(const ft_layout *layout, const ft_op *op)
 {
     uint32_t values = 0;
     for (int k = 0; k < 2; k++)
-        values += op->param[k] == FT_NONE ? 0 : layout->slots[op->param[k]].capacity;
+        values += op->param[k] == FT_NONE ? 0 : layout->slots[op->param[k]].held;
     return values;
 }
 
@@ -328,25 +328,57 @@ static void place_training(ft_layout *layout, const ft_blob *blob, const ft_conf
     }
 }
 
+/* Predicted instructions of a Cortex-M4F, in tenths, for one weight of a layer with a mask. They are the same numbers on every
+ * target, so that a layer is held the same everywhere. */
+typedef struct {
+    uint32_t sparse, whole; /* held as live weights alone, held whole */
+} cost;
+static const cost linear_forward = {100, 38}, linear_step = {351, 216}; /* of one sample */
+static const cost pixel_forward = {27, 15}, pixel_step = {77, 65};      /* of each output pixel, where the kernels take triples */
+
+/* Shall a layer with a mask be held whole? Where kernels gain nothing from that, and where several samples meet a linear
+ * layer side by side, each weight costs the same. Standardised and depthwise layers are left as they are. */
+static bool holds_whole(const ft_layout *layout, const ft_blob *blob, const ft_config *config, const ft_param *p,
+                        uint32_t param)
+{
+    ft_op op = ft_blob_op(blob, ft_blob_user(blob, param));
+    bool trains = config->modes & (FT_MODE_TRAIN | FT_MODE_SCORE) && param >= layout->first_param;
+    bool one = config->micro_batch == 1 || config->modes == FT_MODE_INFER;
+    uint32_t row_len = p->elements / p->dim[0], copies = trains ? 3u - config->plain_sgd : 1;
+    cost each = trains ? linear_step : linear_forward;
+    if (op.kind == FT_OP_CONV2D) {
+        each = trains ? pixel_step : pixel_forward;
+        one = !config->lean && op.eps == 0.0f && op.groups == 1 && op.kw == 3 && op.sw == 1
+              && ft_blob_tensor(blob, op.out).w % 14 == 0;
+    }
+    if (!one || config->hold == FT_HOLD_SPARSE || (uint64_t)each.whole * p->elements >= (uint64_t)each.sparse * p->live)
+        return false;
+    return !config->lean
+           || 2 * copies * p->elements + row_len + p->elements / 16 + 1 <= 2 * copies * p->live + p->dim[0] + p->live;
+}
+
 static void place_params(ft_layout *layout, const ft_blob *blob, const ft_config *config)
 {
     for (uint32_t i = 0; i < blob->params; i++) {
         ft_param p = ft_blob_param(blob, i);
         ft_slot *slot = &layout->slots[i];
-        slot->start = layout->value_count;
-        slot->live = slot->capacity = p.live;
+        slot->start = layout->held_count;
+        slot->live = slot->held = p.live;
         slot->index_at = layout->index_count;
         if (p.role == FT_ROLE_MEAN || p.role == FT_ROLE_VAR)
-            slot->live = slot->capacity = 0; /* lives in the statistics vector */
-        layout->value_count += slot->live;
+            slot->live = slot->held = 0; /* lives in the statistics vector */
+        bool masked = p.role == FT_ROLE_WEIGHT && p.storage != FT_STORAGE_DENSE;
+        slot->whole = !masked || holds_whole(layout, blob, config, &p, i);
+        if (masked && slot->whole)
+            slot->held = p.elements;
+        layout->held_count += slot->held;
         if (p.role != FT_ROLE_WEIGHT)
             continue;
         uint32_t row_len = p.elements / p.dim[0];
-        if (p.storage == FT_STORAGE_DENSE) {
-            layout->index_count += row_len;
+        layout->index_count += slot->whole ? row_len : p.dim[0] + p.live;
+        if (!masked)
             continue;
-        }
-        layout->index_count += p.dim[0] + p.live;
+        layout->index_count += slot->whole ? p.elements / 16 + 1 : 0;
         uint32_t rows = ft_plan_tile_rows(config->score_tile_bytes, row_len, p.dim[0]);
         layout->tile_floats = larger(layout->tile_floats, rows * row_len);
         layout->row_positions = larger(layout->row_positions, row_len);
@@ -373,47 +405,44 @@ static void place_steps(ft_layout *layout, const ft_blob *blob, const ft_config 
     }
 }
 
-/* The worst mode's work by kind, so that the kinds add up to the peak. Sums are in 64 bits: a hostile blob may be huge. */
+/* The worst mode's work by kind, so that the kinds add up to the peak. Counted in pairs of bytes: tensors take less than 2^30
+ * bytes three times over, and so 32 bits hold every sum. */
 static ft_status add_up(ft_layout *layout, const ft_blob *blob, const ft_config *config, uint32_t node_bytes)
 {
     ft_memory *m = &layout->memory;
-    uint64_t lasting, work[4], worst = 0, values = 4ull * layout->value_count, mb = config->micro_batch;
-    uint64_t topk = layout->row_positions ? 4ull * layout->tile_floats + 2ull * layout->row_positions + 8ull * config->topk_max
-                                          : 0;
-    uint64_t trained = values - 4ull * ft_plan_first_value(layout);
-    uint64_t momentum = config->plain_sgd ? 0 : trained, gradients = config->layerwise ? 0 : trained;
     /* what a placement takes without its last kinds may, by the luck of the order, be more than with them */
-    uint32_t total = layout->train_floats, acts = smaller(layout->activation_floats, total);
+    uint32_t total = layout->train_floats, acts = smaller(layout->activation_floats, total), worst = 0;
     uint32_t by_layer = smaller(larger(layout->gradient_floats, acts), total) - acts;
-    uint64_t activations[4] = {4ull * layout->forward_floats, 4ull * layout->forward_floats * mb, 4ull * acts, 4ull * acts};
-    uint64_t training_scratch = 4ull * (total - acts - by_layer);
-    uint64_t scratch[4] = {4ull * layout->scratch_one, 4ull * layout->scratch_batch, training_scratch, training_scratch};
-    int worst_mode = -1;
+    uint32_t trained = layout->held_count - ft_plan_first_value(layout);
     m->node = node_bytes + ft_plan_table_bytes(blob) + layout->label_bytes;
-    m->weights = (uint32_t)values;
+    m->weights = 4 * layout->held_count;
     m->indices = 2 * layout->index_count;
     m->statistics = 4 * (layout->stat_count + layout->kept_count);
-    lasting = (uint64_t)m->node + m->weights + m->indices + m->statistics;
-    for (int mode = 0; mode < 4; mode++) {
-        work[mode] = 0;
-        if (config->modes >> mode & 1) {
-            work[mode] = activations[mode] + scratch[mode] + (mode >= 2 ? 4ull * by_layer : 0)
-                         + (mode == 2 ? gradients + momentum : 0) + (mode == 3 ? topk : 0);
-            if (work[mode] > worst || worst_mode < 0) {
-                worst = work[mode];
-                worst_mode = mode;
-            }
-        }
-        if (lasting + work[mode] > 0x7FFFFFFFu)
+    uint32_t lasting = (m->node + m->weights + m->indices + m->statistics) / 2;
+    for (uint32_t mode = 0; mode < 4; mode++) {
+        bool both = mode >= 2, trains = mode == 2; /* forward and backward; that and steps */
+        uint32_t activations = both ? acts : layout->forward_floats * (mode ? config->micro_batch : 1u);
+        uint32_t scratch = both ? total - acts - by_layer : mode ? layout->scratch_batch : layout->scratch_one;
+        uint32_t gradients = (both ? by_layer : 0) + (trains && !config->layerwise ? trained : 0);
+        uint32_t momentum = trains && !config->plain_sgd ? trained : 0, topk = 0;
+        if (mode == 3 && layout->row_positions)
+            topk = 2 * layout->tile_floats + layout->row_positions + 4 * config->topk_max;
+        uint32_t work = 2 * (activations + scratch + gradients + momentum) + topk;
+        if (!(config->modes >> mode & 1))
+            continue;
+        if (lasting + work > 0x3FFFFFFFu)
             return FT_ERR_UNSUPPORTED;
-        m->mode_work[mode] = (uint32_t)work[mode];
+        m->mode_work[mode] = 2 * work;
+        if (work <= worst)
+            continue;
+        worst = work;
+        m->activations = 4 * activations;
+        m->scratch = 4 * scratch;
+        m->gradients = 4 * gradients;
+        m->momentum = 4 * momentum;
+        m->topk = 2 * topk;
     }
-    m->activations = (uint32_t)activations[worst_mode];
-    m->scratch = (uint32_t)scratch[worst_mode];
-    m->gradients = (worst_mode >= 2 ? 4 * by_layer : 0) + (worst_mode == 2 ? (uint32_t)gradients : 0);
-    m->momentum = worst_mode == 2 ? (uint32_t)momentum : 0;
-    m->topk = worst_mode == 3 ? (uint32_t)topk : 0;
-    m->peak = (uint32_t)larger((uint32_t)(lasting + worst), node_bytes + ft_plan_bytes(blob));
+    m->peak = larger(2 * (lasting + worst), node_bytes + ft_plan_bytes(blob));
     return FT_OK;
 }
 
@@ -433,7 +462,7 @@ ft_status ft_plan_layout(ft_layout *layout, const ft_blob *blob, const ft_config
 {
     if (config->micro_batch < 1 || config->micro_batch > 256 || config->modes < 1 || config->modes > FT_MODE_ALL
         || config->norm > FT_NORM_FROZEN || config->topk_max > 1u << 24 || config->keep > FT_KEEP_INT8 || config->lean > 1
-        || config->layerwise > 1 || config->plain_sgd > 1 || config->loss > FT_LOSS_RECONSTRUCTION
+        || config->layerwise > 1 || config->hold > FT_HOLD_SPARSE || config->plain_sgd > 1 || config->loss > FT_LOSS_RECONSTRUCTION
         || (config->loss == FT_LOSS_RECONSTRUCTION
             && ft_shape_size(ft_blob_tensor(blob, blob->input)) != ft_shape_size(ft_blob_tensor(blob, blob->output))))
         return FT_ERR_ARG;

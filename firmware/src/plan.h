@@ -29,10 +29,12 @@ typedef struct {
 } ft_place;
 
 typedef struct {
-    uint32_t start;    /* of the values vector, and so of weights, gradients and momentum */
-    uint32_t live;     /* values now */
-    uint32_t capacity; /* values at load: a mask may shrink a layer and let it grow back to here */
-    uint32_t index_at; /* weights: u16s into indices; sparse: counts of rows, then positions; dense: one row's positions */
+    uint32_t start;    /* of weights, gradients and momentum */
+    uint32_t live;     /* values now: what the values vector has of it */
+    uint32_t held;     /* floats now: more than live where a layer with a mask is held whole, 0 where it is pruned */
+    /* weights: u16s into indices; sparse: counts of rows, then positions; whole: one row's positions, then a mask's bitmap */
+    uint32_t index_at : 31;
+    uint32_t whole : 1;
 } ft_slot;
 
 typedef struct {
@@ -52,7 +54,7 @@ typedef struct {
     uint32_t activation_floats, gradient_floats;     /* the same without gradients of values and scratch, without scratch */
     uint32_t scratch_one, scratch_batch;             /* of forward passes: floats, for one sample and for a micro-batch */
     uint32_t first_op, first_param; /* what comes before is not trained (last_layers); both 0: all is */
-    uint32_t value_count, stat_count, index_count, kept_count, label_bytes;
+    uint32_t held_count, stat_count, index_count, kept_count, label_bytes;
     uint32_t tile_floats, row_positions; /* score: gradient rows, positions of one row */
     ft_memory memory;
 } ft_layout;
@@ -67,7 +69,7 @@ ft_status ft_plan_layout(ft_layout *layout, const ft_blob *blob, const ft_config
 /* Where the lasting tables lie; returns what is behind them. */
 uint8_t *ft_plan_tables(ft_layout *layout, const ft_blob *blob, void *tables);
 
-uint32_t ft_plan_first_value(const ft_layout *layout); /* the first of the values vector that is trained */
+uint32_t ft_plan_first_value(const ft_layout *layout); /* the first float of weights that is trained */
 ft_conv ft_plan_conv(const ft_blob *blob, const ft_op *op); /* the geometry of a conv2d */
 uint32_t ft_plan_layer_param(const ft_blob *blob, uint32_t layer); /* parameter of a layer number; FT_NONE if none */
 uint32_t ft_plan_tile_rows(uint32_t tile_bytes, uint32_t row_len, uint32_t rows);

@@ -96,15 +96,11 @@ ft_status ft_topk_score(ft_net *net, const ft_data *data, uint32_t param, uint32
     float *tile = (float *)(void *)(heap + net->config.topk_max);
     uint16_t *positions = (uint16_t *)(void *)(tile + net->layout.tile_floats);
     uint32_t tile_rows = ft_plan_tile_rows(net->config.score_tile_bytes, row_len, p.dim[0]);
-    ft_conv conv = {0};
-    if (op.kind == FT_OP_CONV2D)
-        conv = ft_plan_conv(&net->blob, &op);
-    for (uint32_t i = 0; i < row_len; i++)
-        positions[i] = (uint16_t)(op.kind == FT_OP_CONV2D ? ft_conv_position(&conv, i) : i);
+    ft_net_positions(net, param, positions);
     most = data->count / net->config.micro_batch;
     if (batches > most)
         batches = most ? most : 1;
-    const uint16_t *live = taps.at;
+    const uint16_t *live = taps.at, *bitmap = ft_net_bitmap(net, param);
     for (uint32_t row = 0; row < p.dim[0] && k; row += tile_rows) {
         uint32_t rows = p.dim[0] - row < tile_rows ? p.dim[0] - row : tile_rows;
         memset(tile, 0, rows * row_len * sizeof *tile);
@@ -112,19 +108,22 @@ ft_status ft_topk_score(ft_net *net, const ft_data *data, uint32_t param, uint32
         if (status != FT_OK)
             return status;
         for (uint32_t r = 0; r < rows; r++) {
-            uint32_t count = taps.counts[row + r];
+            uint32_t count = bitmap ? 0 : taps.counts[row + r];
             const uint16_t *end = live + count;
             ft_standard standard = standard_of(taps.values, live, op.eps > 0.0f ? count : 0, tile + r * row_len, positions, op.eps);
             taps.values += count;
             for (uint32_t i = 0; i < row_len; i++) {
+                uint32_t index = (row + r) * row_len + i;
                 if (live < end && *live == positions[i]) { /* both lists have the order of the flat index */
                     live++;
                     continue;
                 }
+                if (bitmap && ft_net_lives(bitmap, index))
+                    continue;
                 float g = tile[r * row_len + i];
                 if (op.eps > 0.0f)
                     g = ft_standard_gradient(&standard, 0.0f, g);
-                ft_topk_entry entry = {(row + r) * row_len + i, g / (float)batches};
+                ft_topk_entry entry = {index, g / (float)batches};
                 if (!ft_num_finite(entry.gradient))
                     return FT_ERR_NONFINITE;
                 n = offer(heap, n, k, entry);

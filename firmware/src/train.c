@@ -27,10 +27,10 @@ static void step_by_layer(ft_net *net, uint32_t batch, float *momentum, const ft
         ft_gradients into = {0, 0};
         float *at = net->work + net->layout.steps[i].gradients_at;
         for (int k = 0; k < 2 && net->layout.steps[i].gradients_at != FT_NOWHERE && op.param[k] != FT_NONE; k++) {
-            uint32_t live = net->layout.slots[op.param[k]].live;
+            uint32_t held = net->layout.slots[op.param[k]].held;
             *(k ? &into.second : &into.first) = at;
-            ft_zero(at, live);
-            at += live;
+            ft_zero(at, held);
+            at += held;
         }
         ft_backward_op(net, i, batch, into, true);
         for (int k = 0; k < 2; k++) {
@@ -38,7 +38,7 @@ static void step_by_layer(ft_net *net, uint32_t batch, float *momentum, const ft
             if (!g)
                 continue;
             const ft_slot *slot = &net->layout.slots[op.param[k]];
-            step(net->weights + slot->start, g, momentum ? momentum + (slot->start - start) : 0, task, slot->live);
+            step(net->weights + slot->start, g, momentum ? momentum + (slot->start - start) : 0, task, slot->held);
         }
     }
 }
@@ -57,7 +57,7 @@ static ft_status check_data(ft_net *net, const ft_data *data)
 ft_status ft_train_run(ft_net *net, const ft_data *data, const ft_train_task *task, ft_score_sum *result,
                        float *moments)
 {
-    uint32_t count = data->count, start = ft_plan_first_value(&net->layout), values = net->value_count - start;
+    uint32_t count = data->count, start = ft_plan_first_value(&net->layout), values = ft_net_held(net) - start;
     uint32_t batch = count < net->config.micro_batch ? count : net->config.micro_batch;
     bool by_layer = net->config.layerwise;
     float *gradients = net->gradients, *momentum = net->momentum;
@@ -105,8 +105,9 @@ ft_status ft_train_gradient(ft_net *net, const ft_data *data, uint32_t first, ui
     status = ft_net_loss(net, FT_PASS_TRAIN, count, &sum);
     if (status != FT_OK)
         return status;
-    ft_zero(into, net->value_count - ft_plan_first_value(&net->layout));
+    ft_zero(into, ft_net_held(net) - ft_plan_first_value(&net->layout));
     ft_backward_run(net, count, into, net->layout.first_op);
+    ft_net_gather(net, into, into, net->layout.first_param);
     *gradients = into;
     *loss_sum = sum.loss_sum;
     return FT_OK;

@@ -101,6 +101,12 @@ NETS: dict[str, Callable[[], nn.Module]] = {
         nn.Conv2d(2, 4, 1), nn.Conv2d(4, 8, 3, 2, 1, groups=4), features=8 * 6 * 5
     ),
     "grouped": lambda: _conv(nn.Conv2d(2, 4, 1), nn.Conv2d(4, 6, 3, groups=2), features=6 * 9 * 7),
+    # rows of 14: what a layer of kernels three wide gains most from, when it is held whole
+    "conv over rows of 14": lambda: _conv(
+        *(nn.Conv2d(2, 4, (1, 2), padding=(0, 3)), nn.ReLU(), nn.Conv2d(4, 5, 3, padding=1), nn.ReLU()),
+        *(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(175, 8), nn.ReLU()),
+        features=8,
+    ),
     "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(198, 20), nn.ReLU(), nn.Linear(20, 3)),
     "batch norm": lambda: _conv(nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), features=5 * 9 * 7),
     "batch norm first": lambda: _conv(nn.BatchNorm2d(2), nn.Conv2d(2, 5, 3), features=5 * 9 * 7),

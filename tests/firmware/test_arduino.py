@@ -25,7 +25,7 @@ from fedtiny.fleet.wire import WireFleet
 from fedtiny.link.connection import Connection
 from fedtiny.link.session import Identity
 
-from ..fleet.fleets import Lab, python_path
+from ..fleet.fleets import Lab
 from ..fleet.test_wire_fleet import outcome, put_data
 from ..host import runs
 from .boards import need
@@ -79,9 +79,8 @@ def sketch(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def lab(sketch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+def lab(sketch: Path, tmp_path: Path) -> Iterator[Lab]:
     """Three sketches on pipes and one on a terminal, none with a key."""
-    monkeypatch.setenv("PYTHONPATH", python_path())
     lab = Lab(tmp_path / "lab")
     commands = {name: f"{shlex.quote(str(sketch))} {shlex.quote(str(lab.record(name)))}" for name in lab.names}
     links = {name: f"process:{command}" for name, command in commands.items()}

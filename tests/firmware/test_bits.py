@@ -35,11 +35,16 @@ class Case(NamedTuple):
     loss: str = "cross_entropy"
     last_layers: int = 0
     banks: bool = False  # on the target; here it is one arena, and the bits are the same
+    density: float = 0.3
+    micro_batch: int = MICRO_BATCH
+    hold: str = "sparse"  # here; on the target by cost, and the bits are the same
 
     @property
     def file(self) -> str:
         extras = [self.loss, str(self.last_layers)] if self[2:4] != ("cross_entropy", 0) else []
-        return "-".join([*self.net.replace(",", "").split(), self.norm, *extras, *(["banks"] if self.banks else [])])
+        extras += ["banks"] if self.banks else []
+        extras += [str(self.density)] if self.density != 0.3 else []
+        return "-".join([*self.net.replace(",", "").split(), self.norm, *extras])
 
 
 CASES = [Case(net, norm) for net in NETS for norm in (("batch", "frozen") if "batch norm" in net else ("batch",))]
@@ -47,6 +52,8 @@ CASES.append(Case("residual", "frozen"))
 CASES += [Case("autoencoder", "batch", "mse"), Case("autoencoder", "batch", "reconstruction")]
 CASES += [Case("residual", "batch", last_layers=4), Case("separable", "batch", last_layers=5)]
 CASES += [Case("residual", "batch", banks=True), Case("group norm", "batch", banks=True)]
+# layers that are held whole for their density (test_hold.py)
+CASES += [Case("conv over rows of 14", "batch", density=0.9, micro_batch=1)]
 # what the printed table shows: both ways of a batch norm, the other norm, both kinds of convolution
 SHOWN = [
     Case("residual", "batch"),
@@ -59,11 +66,12 @@ SHOWN = [
 def host_digest(case: Case) -> str:
     """The script of target/bits.c through the library that is installed here."""
     _, model = make(case.net)
-    masks = random_masks(model, 0.3)
+    masks = random_masks(model, case.density)
     node = node_of(
         model,
         masks,
-        micro_batch=MICRO_BATCH,
+        hold=case.hold,
+        micro_batch=case.micro_batch,
         norm=case.norm,
         topk_max=TOPK,
         loss=case.loss,
@@ -89,7 +97,7 @@ def host_digest(case: Case) -> str:
     node.set_mask(LAYER, EncodedMask(Encoding.BITMAP, bitmap(mask)))
     node.set_values(values)
     train(node, 1)
-    gradient, loss = node.gradient(1, MICRO_BATCH)
+    gradient, loss = node.gradient(1, case.micro_batch)
     tally = node.evaluate(1)
     parts = (gradient, np.float64(loss), node.measure_bn(0)[0], np.float64(tally.loss_sum), node.infer(x[:INFERS]))
     for part in parts:
@@ -104,12 +112,12 @@ def bitmap(mask: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> bytes:
 def write_case(case: Case, folder: Path) -> None:
     """The file that target/bits.c reads."""
     _, model = make(case.net)
-    masks = random_masks(model, 0.3)
+    masks = random_masks(model, case.density)
     arrays = {name: array * masks[name] if name in masks else array for name, array in model.arrays.items()}
     blob = write_blob(model.graph, arrays, masks)
     mask = bitmap(masks[model.graph.layer_names[LAYER]].ravel())
     x, y = random_samples(SAMPLES, model.graph.classes)
-    numbers = (NORMS[case.norm], MICRO_BATCH, SAMPLES, DEV, LAYER, TOPK, INFERS, len(blob), len(mask))
+    numbers = (NORMS[case.norm], case.micro_batch, SAMPLES, DEV, LAYER, TOPK, INFERS, len(blob), len(mask))
     knobs = LOSSES[case.loss] | case.last_layers << 8 | case.banks << 24
     parts = (struct.pack("<10I", *numbers, knobs), blob, mask, x.tobytes(), y.tobytes())
     (folder / case.file).write_bytes(b"".join(part + bytes(-len(part) % 8) for part in parts))
@@ -146,7 +154,7 @@ def digests(board: Board, elf: Path, folder: Path, cases: Sequence[Case]) -> dic
     """By case: what the program prints. Several runs, two at a time: one core of this computer emulates one board."""
 
     def of(some: Sequence[Case]) -> str:
-        done = run(board, elf, arguments=[case.file for case in some], folder=folder)
+        done = run(board, elf, arguments=[case.file for case in some], folder=folder, timeout_s=300)
         assert done.exit_code == 0, done.output
         return done.output
 

@@ -54,7 +54,7 @@ def test_two_hundred_thousand_bad_inputs_break_nothing(tmp_path: Path) -> None:
     ("file", "check", "without"),
     [
         ("blob.c", "|| !inside(blob, p.values_at, p.live, 4)", ""),
-        ("node.c", "if (!ft_mask_check(mask, &live))", "if (!ft_mask_check(mask, &live) && 0)"),
+        ("node.c", "if (!ft_mask_check(mask, &live))", "if (!ft_mask_check(mask, &live) && (live = 0))"),
         (
             "train.c",
             "return ft_num_all_finite(net->weights + start, values) ? FT_OK : FT_ERR_NONFINITE;",

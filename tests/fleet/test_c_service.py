@@ -10,7 +10,6 @@ import pytest
 
 from fedtiny.federation.tasks import (
     Evaluate,
-    Install,
     Load,
     MeasureBn,
     PutData,
@@ -130,17 +129,6 @@ def test_samples_arrive_bit_for_bit_in_parts(colours: int, most: int) -> None:
     same(*pair.ask(TASKS["train"]))
 
 
-def test_masks_of_each_encoding_and_halves_are_installed(pair: Pair) -> None:
-    direct, wired = pair.ask(install(3))
-    same(direct, wired)
-    values = pair.direct.core.values()
-    halves = values.astype(np.float16)
-    pair.direct.do(Install(values=halves.astype(np.float32)))
-    job = Job(TaskKind.INSTALL, objects=(Payload(ObjectKind.VALUES, b"\1\0\0\0" + halves.tobytes()),))
-    assert ask(pair.line, job).status == 0
-    same(*pair.ask(TASKS["train"]))
-
-
 def test_a_model_that_the_node_runs_is_not_sent_again(pair: Pair) -> None:
     host = pair.line.host
     assert isinstance(host, Endpoint)
@@ -214,6 +202,7 @@ def bad_jobs() -> dict[str, Job]:
     return {
         "values too few": job(TaskKind.INSTALL, values=some),
         "values of an unknown encoding": job(TaskKind.INSTALL, values=b"\2\0\0\0" + bytes(32)),
+        "halves, which only go up": job(TaskKind.INSTALL, values=b"\1\0\0\0" + bytes(32)),
         "values of an odd length": job(TaskKind.INSTALL, values=bytes(7)),
         "no values": job(TaskKind.INSTALL, statistics=some),
         "masks cut": job(TaskKind.INSTALL, masks=bytes(7), values=some),

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from fedtiny.bench import programs, wire_lines, wire_mqtt
+from fedtiny.bench import builds, programs, wire_lines, wire_mqtt
 from fedtiny.bench.paced import paced_terminal
 from fedtiny.bench.wire import DENSITIES, GOALS, PEERS, UPDATE_VALUES, WIRE, entries
+from fedtiny.bench.wire_size import Calls
+from fedtiny.emulation import missing_packages
 from fedtiny.link.links import BITS_A_BYTE
+from fedtiny_export.errors import ConfigError
 
 from ..conftest import Outcome
 
@@ -24,6 +27,8 @@ PROMISED = [
     "serial.921600.loss5.goodput",
     "update.d0.05.f16.bytes_over_values",
     "mask.bytes_over_entropy",
+    "node.wire.flash_bytes",
+    "node.wire.ram_bytes",
     "mqtt.1000.round_s",
 ]
 
@@ -99,6 +104,27 @@ def test_a_serial_line_is_used_as_promised_with_and_without_loss(tmp_path: Path,
         assert rate >= (0.6 if loss else 0.8) * baud / BITS_A_BYTE, f"{baud} baud, {loss:.0%} lost: {rate:.0f} B/s"
         result = f"at least {60 if loss else 80} % of the line"
         outcome("goodput on a paced terminal", end="both", tried=1, what=f"speeds, {loss:.0%} lost", result=result)
+
+
+@pytest.mark.skipif(bool(missing_packages(builds.board_of("m4f"))), reason="no compiler for the M4F on this machine")
+def test_the_nodes_end_of_the_wire_is_measured_in_flash_state_and_stack() -> None:
+    flash, ram = WIRE.measure(r"^node\.wire")
+    assert flash.value is not None, flash.missing
+    assert GOALS[flash.name].met(flash.value), flash
+    assert ram.value == sum(ram.config["what"].values())
+    assert ram.config["what"]["state"] > 2 * 1024  # two frames
+
+
+def test_the_deepest_chain_of_calls_is_what_the_compiler_told() -> None:
+    calls = Calls()
+    for name, count in (("main", 8), ("near", 100), ("far", 16), ("end", 96)):
+        calls.add(f'node: {{ title: "{name}" label: "{name}\\nx.c:1:1\\n{count} bytes (static)" }}\n')
+    for edge in (("main", "near"), ("main", "far"), ("far", "end"), ("end", "__indirect_call")):
+        calls.add('edge: {{ sourcename: "{}" targetname: "{}" label: "x.c:2:2" }}\n'.format(*edge))
+    assert calls.deepest("main") == (120, ("main", "far", "end", "__indirect_call"))
+    calls.add('edge: { sourcename: "end" targetname: "far" label: "x.c:2:2" }\n')
+    with pytest.raises(ConfigError, match="no bound"):
+        calls.deepest("main")
 
 
 @pytest.mark.skipif(wire_mqtt.mosquitto() is None, reason="no mosquitto: apt-get install mosquitto")

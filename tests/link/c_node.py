@@ -14,7 +14,7 @@ from fedtiny_export.core import library_path
 
 from .node import Work, echo
 
-RECORD, KEY, HASH, OBJECTS, NUMBERS, RESULTS, PROBLEM = 72, 32, 16, 4, 128, 80, 95
+RECORD, KEY, HASH, OBJECTS, NUMBERS, RESULTS = 72, 32, 16, 4, 128, 80
 WIRE_BYTES = 6144  # at least sizeof(ft_wire) with 64-bit pointers
 GUARD = b"\xa5" * 64
 FOREVER = 0x7FFFFFFF
@@ -51,6 +51,10 @@ class _Ref(ct.Structure):
     _fields_ = [("kind", U8), ("hash", U8 * HASH), ("length", U32)]
 
 
+class _Object(ct.Structure):
+    _fields_ = [("ref", _Ref), ("at", PTR), ("block_bytes", U16), ("base", U32)]
+
+
 class _Task(ct.Structure):
     _fields_ = [
         ("number", U32),
@@ -58,8 +62,7 @@ class _Task(ct.Structure):
         ("run", U8 * 8),
         *((name, U8) for name in ("attempt", "kind", "object_count", "parameter_bytes")),
         ("parameters", U8 * NUMBERS),
-        ("refs", _Ref * OBJECTS),
-        ("objects", PTR * OBJECTS),
+        ("objects", _Object * OBJECTS),
     ]
 
 
@@ -73,7 +76,8 @@ class _Reply(ct.Structure):
         ("object_count", U8),
         ("result_bytes", U8),
         ("results", U8 * RESULTS),
-        ("problem", ct.c_char * (PROBLEM + 1)),
+        ("problem", PTR),
+        ("numbers", U32 * 2),
         ("objects", _Source * OBJECTS),
     ]
 
@@ -259,15 +263,15 @@ class CNode:
         arena[0] = free[0] = 1 << 20
 
     def _place(self, _: None, task: Any, i: int, have: Any, reply: Any) -> int:
-        ref = task[0].refs[i]
+        ref = task[0].objects[i].ref
         place = self._places.setdefault(bytes(ref.hash), ct.create_string_buffer(max(ref.length, 1)))
         return ct.addressof(place)
 
     def _do(self, _: None, task: Any, counts: Any, boots: int, reply: Any) -> None:
         found = task[0]
         objects = tuple(
-            Payload(ObjectKind(ref.kind), ct.string_at(found.objects[i], ref.length))
-            for i, ref in enumerate(found.refs[: found.object_count])
+            Payload(ObjectKind(o.ref.kind), ct.string_at(o.at, o.ref.length))
+            for o in found.objects[: found.object_count]
         )
         message = Task(
             found.number, bytes(found.run), found.round, found.attempt, TaskKind(found.kind),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shlex
 import socket
@@ -191,6 +192,37 @@ async def until_heard(port: int) -> None:
                 return
         await asyncio.sleep(0.02)
     raise TimeoutError(f"nothing listens at port {port}")
+
+
+@pytest.mark.parametrize("name", [STM32, "qemu-rv32"])
+def test_a_lesson_leaves_a_third_of_the_stack_untouched(name: str, images: dict[str, Path], tmp_path: Path) -> None:
+    """Wire, cryptography, training: the emulator's RAM starts as zeros, and the stack's deepest bytes still are."""
+    board = load_board(name)
+    assert board.memory is not None
+    at, size = board.memory.banks[0].origin, board.memory.stack_bytes
+
+    async def work() -> bytes:
+        record, monitor = write_record(tmp_path / "n1.record", "n1"), tmp_path / "monitor"
+        command = [*node_command(board, images[name], record), "-qmp", f"unix:{monitor},server=on,wait=off"]
+        async with Connection(open_link("process:" + shlex.join(command)), Identity("n1", key=KEY)) as host:
+            assert_same_bits(await taught(host, LESSON), LESSON)
+            dump = {"val": at, "size": size, "filename": str(tmp_path / "stack")}
+            return await asked_of_the_monitor(monitor, dump)
+
+    stack = run(work())
+    deepest = size - (len(stack) - len(stack.lstrip(b"\0")))
+    print(f"{name}: {deepest} of {size} bytes of stack")
+    assert size / 8 < deepest < size * 2 / 3
+
+
+async def asked_of_the_monitor(monitor: Path, dump: dict[str, object]) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(monitor)
+    for command in ({"execute": "qmp_capabilities"}, {"execute": "pmemsave", "arguments": dump}):
+        writer.write(json.dumps(command).encode())
+        while "return" not in (answer := json.loads(await reader.readline())):
+            assert "error" not in answer, answer
+    writer.close()
+    return Path(str(dump["filename"])).read_bytes()
 
 
 def test_an_image_fits_its_board_and_says_how_much_it_takes(images: dict[str, Path]) -> None:

@@ -38,7 +38,9 @@ def test_twenty_nodes_are_served_and_never_asked_for_more_than_the_budget() -> N
     while not all(ticket.done for ticket in tickets):
         for line, _ in lines:
             line.run(lambda: False, 0.002)
-        in_flight = [host._inbox.current.in_flight for _, host in lines if host._inbox.current is not None]
+        in_flight = [
+            host._asking.inbox.current.in_flight for _, host in lines if host._asking.inbox.current is not None
+        ]
         most = max(most, sum(in_flight))
         assert lines[0][0].now < 10, "not all of them were served"
     assert 48 < most <= 100

@@ -25,6 +25,14 @@ def test_the_table_of_kernels_is_the_file_that_its_script_wrote() -> None:
     assert kernels.markdown(rows) in (ROOT / "README.md").read_text()
 
 
+def test_the_tables_of_the_wire_are_the_file_that_its_script_wrote() -> None:
+    wire = script("wire_table")
+    figures = json.loads((ROOT / wire.FIGURES).read_text())
+    readme = (ROOT / "README.md").read_text()
+    assert wire.between(readme, wire.ROWS, wire.rows_table(figures["rows"])) == readme
+    assert wire.between(readme, wire.OUTCOMES, wire.outcomes_table(figures["outcomes"])) == readme
+
+
 def test_the_table_of_densities_is_the_file_that_its_script_wrote() -> None:
     densities = script("density_table")
     figures = json.loads((ROOT / densities.FIGURES).read_text())

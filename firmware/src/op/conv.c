@@ -81,20 +81,13 @@ static void pad_sample(float *padded, const float *x, const ft_conv *c)
     move_sample(padded, x, c, PAD);
 }
 
-/* A walk over the rows of a layer. */
-typedef struct {
-    const float *values;
-    const uint16_t *at;
-    uint32_t count;
-} row_of;
-
-static row_of first_row(const ft_taps *taps, uint32_t row_len)
+ft_conv_row ft_conv_first_row(const ft_taps *taps, uint32_t row_len)
 {
-    row_of r = {taps->values, taps->at, taps->counts ? taps->counts[0] : row_len};
+    ft_conv_row r = {taps->values, taps->at, taps->counts ? taps->counts[0] : row_len};
     return r;
 }
 
-static void next_row(row_of *r, const ft_taps *taps, uint32_t row, uint32_t rows)
+void ft_conv_next_row(ft_conv_row *r, const ft_taps *taps, uint32_t row, uint32_t rows)
 {
     if (r->values)
         r->values += r->count;
@@ -127,10 +120,10 @@ void ft_conv_forward(float *y, const float *x, const ft_taps *taps, const float 
             pad_sample(scratch, x, c);
             source = scratch;
         }
-        row_of r = first_row(taps, c->row_len);
+        ft_conv_row r = ft_conv_first_row(taps, c->row_len);
         for (uint32_t oc = 0; oc < c->co; oc++, y += c->ho * c->wo) {
             ft_taps_forward(y, source + group_base(c, oc), r.values, r.at, r.count, bias ? bias[oc] : 0.0f, &grid);
-            next_row(&r, taps, oc + 1, c->co);
+            ft_conv_next_row(&r, taps, oc + 1, c->co);
         }
     }
 }
@@ -149,11 +142,11 @@ void ft_conv_backward_input(float *dx, const float *dy, const ft_taps *taps, con
         float *target = c->direct ? dx : scratch;
         if (!c->direct)
             ft_zero(scratch, c->ci * c->plane);
-        row_of r = first_row(taps, c->row_len);
+        ft_conv_row r = ft_conv_first_row(taps, c->row_len);
         for (uint32_t oc = 0; oc < c->co; oc++, dy += c->ho * c->wo) {
             if (r.count)
                 ft_taps_backward_input(target + group_base(c, oc), dy, r.values, r.at, r.count, &grid);
-            next_row(&r, taps, oc + 1, c->co);
+            ft_conv_next_row(&r, taps, oc + 1, c->co);
         }
         if (!c->direct)
             move_sample(dx, scratch, c, accumulate || !covers ? UNPAD_ADD : UNPAD);
@@ -171,14 +164,14 @@ void ft_conv_backward_weight(float *dw, const float *dy, const float *x, const f
             pad_sample(scratch, x, c);
             source = scratch;
         }
-        row_of r = first_row(taps, c->row_len);
+        ft_conv_row r = ft_conv_first_row(taps, c->row_len);
         float *target = dw;
         for (uint32_t oc = 0; oc < row + rows; oc++) {
             if (oc >= row && r.count) {
                 ft_taps_backward_weight(target, dy + oc * pixels, source + group_base(c, oc), r.at, r.count, &grid);
                 target += r.count;
             }
-            next_row(&r, taps, oc + 1, c->co);
+            ft_conv_next_row(&r, taps, oc + 1, c->co);
         }
     }
 }
@@ -231,14 +224,14 @@ void ft_linear_forward(float *y, const float *x, const ft_taps *taps, const floa
         return;
     }
     ft_grid grid = row_of_samples(batch);
-    row_of r = first_row(taps, ci);
+    ft_conv_row r = ft_conv_first_row(taps, ci);
     x = side_by_side(scratch, x, ci, batch);
     for (uint32_t o = 0; o < co; o++) {
         float *run = batch > 1 ? scratch + ci * batch : y + o;
         ft_taps_forward(run, x, r.values, r.at, r.count, bias ? bias[o] : 0.0f, &grid);
         for (uint32_t b = 0; batch > 1 && b < batch; b++)
             y[b * co + o] = run[b];
-        next_row(&r, taps, o + 1, co);
+        ft_conv_next_row(&r, taps, o + 1, co);
     }
 }
 
@@ -252,14 +245,14 @@ void ft_linear_backward_input(float *dx, const float *dy, const ft_taps *taps, u
     if (batch == 1 && !taps->counts) {
         ft_dense_backward_input(columns, dy, taps->values, ci, co);
     } else {
-        row_of r = first_row(taps, ci);
+        ft_conv_row r = ft_conv_first_row(taps, ci);
         for (uint32_t o = 0; o < co; o++) {
             const float *run = gradient_of(scratch + ci * batch, dy + o, co, batch);
             for (uint32_t k = 0; batch == 1 && k < r.count; k++)
                 columns[r.at[k]] += r.values[k] * *run;
             if (batch > 1)
                 ft_taps_backward_input(columns, run, r.values, r.at, r.count, &grid);
-            next_row(&r, taps, o + 1, co);
+            ft_conv_next_row(&r, taps, o + 1, co);
         }
     }
     for (uint32_t b = 0; apart && b < batch; b++)
@@ -275,7 +268,7 @@ void ft_linear_backward_weight(float *dw, const float *dy, const float *x, const
         return;
     }
     ft_grid grid = row_of_samples(batch);
-    row_of r = first_row(taps, ci);
+    ft_conv_row r = ft_conv_first_row(taps, ci);
     x = side_by_side(scratch, x, ci, batch);
     for (uint32_t o = 0; o < row + rows; o++) {
         if (o >= row) {
@@ -286,6 +279,6 @@ void ft_linear_backward_weight(float *dw, const float *dy, const float *x, const
                 ft_taps_backward_weight(dw, run, x, r.at, r.count, &grid);
             dw += r.count;
         }
-        next_row(&r, taps, o + 1, co);
+        ft_conv_next_row(&r, taps, o + 1, co);
     }
 }

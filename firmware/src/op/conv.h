@@ -26,6 +26,16 @@ typedef struct {
     const uint16_t *counts; /* live weights of each row; NULL: dense */
 } ft_taps;
 
+/* One row of a layer, and the walk from row to row. */
+typedef struct {
+    const float *values; /* NULL where the taps have none */
+    const uint16_t *at;
+    uint32_t count;
+} ft_conv_row;
+
+ft_conv_row ft_conv_first_row(const ft_taps *taps, uint32_t row_len);
+void ft_conv_next_row(ft_conv_row *row, const ft_taps *taps, uint32_t next, uint32_t rows);
+
 void ft_conv_derive(ft_conv *c);
 uint32_t ft_conv_position(const ft_conv *c, uint32_t element); /* element: flat index within a row (I/groups, KH, KW) */
 uint32_t ft_conv_scratch(const ft_conv *c);                    /* floats of scratch that each call below needs */

@@ -64,27 +64,6 @@ static void load_row(float *to, const float *x, uint32_t iy, uint32_t b, const f
     }
 }
 
-typedef struct {
-    const float *values;
-    const uint16_t *at;
-    uint32_t count;
-} row_of;
-
-static row_of first_row(const ft_taps *taps, const ft_conv *c)
-{
-    row_of r = {taps->values, taps->at, taps->counts ? taps->counts[0] : c->row_len};
-    return r;
-}
-
-static void next_row(row_of *r, const ft_taps *taps, uint32_t row, uint32_t rows)
-{
-    r->values += r->count;
-    if (taps->counts) {
-        r->at += r->count;
-        r->count = row < rows ? taps->counts[row] : 0;
-    }
-}
-
 static uint32_t group_channel(const ft_conv *c, uint32_t oc) { return oc / (c->co / c->groups) * (c->ci / c->groups); }
 
 void ft_lean_forward(float *y, const float *x, const ft_taps *taps, const float *bias, const ft_conv *given, float *scratch)
@@ -106,14 +85,14 @@ void ft_lean_forward(float *y, const float *x, const ft_taps *taps, const float 
                 for (uint32_t r = from; r < rows; r++)
                     load_row(to + r * c.wq, x + ic * c.h * c.w, (oy + r) * c.sh + u / c.pw - c.pt, u % c.pw, &c);
             }
-        row_of r = first_row(taps, &c);
+        ft_conv_row r = ft_conv_first_row(taps, c.row_len);
         for (uint32_t oc = 0; oc < c.co; oc++) {
             if (oc == 0 || taps->counts)
                 for (uint32_t k = 0; k < r.count; k++)
                     list[k] = (uint16_t)(r.at[k] - r.at[k] / unit(&c) * (unit(&c) - per_unit));
             ft_taps_forward(y + (oc * c.ho + oy) * c.wo, band + group_channel(&c, oc) * units * per_unit, r.values, list,
                             r.count, bias ? bias[oc] : 0.0f, &grid);
-            next_row(&r, taps, oc + 1, c.co);
+            ft_conv_next_row(&r, taps, oc + 1, c.co);
         }
     }
 }
@@ -122,7 +101,7 @@ void ft_lean_forward(float *y, const float *x, const ft_taps *taps, const float 
 static void gather_row(float *sums, const float *band, const ft_taps *taps, const ft_conv *c, uint32_t q, uint32_t a)
 {
     uint32_t rows = band_rows(c);
-    row_of r = first_row(taps, c);
+    ft_conv_row r = ft_conv_first_row(taps, c->row_len);
     for (uint32_t oc = 0; oc < c->co; oc++) {
         for (uint32_t k = 0; k < r.count; k++) {
             uint32_t u = r.at[k] / unit(c), rest = r.at[k] - u * unit(c), up = rest / c->wq;
@@ -134,7 +113,7 @@ static void gather_row(float *sums, const float *band, const ft_taps *taps, cons
             for (uint32_t i = 0; i < c->wo; i++)
                 run[i] += weight * dy[i];
         }
-        next_row(&r, taps, oc + 1, c->co);
+        ft_conv_next_row(&r, taps, oc + 1, c->co);
     }
 }
 
@@ -183,7 +162,7 @@ void ft_lean_backward_weight(float *dw, const float *dy, const float *x, const f
         for (uint32_t u = 0; u < phases(c); u++)
             for (uint32_t q = 0; q < c->hq; q++, to += c->wq)
                 load_row(to, x + ic * c->h * c->w, q * c->sh + u / c->pw - c->pt, u % c->pw, c);
-    row_of r = first_row(taps, c);
+    ft_conv_row r = ft_conv_first_row(taps, c->row_len);
     const float *start = r.values;
     for (uint32_t oc = 0; oc < c->co; oc++) {
         uint32_t group = group_channel(c, oc), here = 0, from = 0;
@@ -197,6 +176,6 @@ void ft_lean_backward_weight(float *dw, const float *dy, const float *x, const f
         }
         if (here)
             ft_taps_backward_weight(dw + (r.values - start) + from, dy + oc * c->ho * c->wo, planes, list, here, &grid);
-        next_row(&r, taps, oc + 1, c->co);
+        ft_conv_next_row(&r, taps, oc + 1, c->co);
     }
 }

@@ -1,6 +1,7 @@
 #include "norm.h"
 
 #include "../num.h"
+#include "pointwise.h"
 #include "taps.h"
 
 /* Mean and 1 / sqrt(var + eps) of runs `stride` apart; returns the sum of squared differences from the mean. */
@@ -17,12 +18,9 @@ static float measure(float kept[2], const float *x, uint32_t runs, uint32_t stri
     return total;
 }
 
-/* y = (x - mean) * scale + beta over one run */
-static void scale_run(float *y, const float *x, const float kept[2], float gamma, float beta, uint32_t n)
+void ft_norm_run(float *y, const float *x, const float *kept, float gamma, float beta, uint32_t n)
 {
-    float mean = kept[0], scale = kept[1] * gamma;
-    for (uint32_t i = 0; i < n; i++)
-        y[i] = (x[i] - mean) * scale + beta;
+    ft_scale_run(y, x, kept[0], kept[1] * gamma, beta, n);
 }
 
 /* Chan's update of (sum, m2) over `seen` elements by a batch of `count` with its own mean and m2. */
@@ -53,7 +51,7 @@ void ft_norm_batch_forward(float *y, const float *x, const float *gamma, const f
                 take_in(sum + c, m2 + c, seen, kept[0], total, batch * n->pixels);
         }
         for (uint32_t b = 0; b < batch; b++)
-            scale_run(y + b * stride, x + b * stride, kept, gamma[c], beta[c], n->pixels);
+            ft_norm_run(y + b * stride, x + b * stride, kept, gamma[c], beta[c], n->pixels);
     }
 }
 
@@ -64,7 +62,7 @@ void ft_norm_group_forward(float *y, const float *x, const float *gamma, const f
     for (uint32_t g = 0; g < batch * n->groups; g++, kept += 2) {
         measure(kept, x, 1, 0, members * n->pixels, n->eps);
         for (uint32_t c = g % n->groups * members, m = 0; m < members; m++, c++, x += n->pixels, y += n->pixels)
-            scale_run(y, x, kept, gamma[c], beta[c], n->pixels);
+            ft_norm_run(y, x, kept, gamma[c], beta[c], n->pixels);
     }
 }
 

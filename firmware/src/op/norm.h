@@ -20,6 +20,9 @@ void ft_norm_batch_forward(float *y, const float *x, const float *gamma, const f
 void ft_norm_group_forward(float *y, const float *x, const float *gamma, const float *beta, const ft_norm *n,
                            uint32_t batch, float *kept);
 
+/* y = (x - mean) (gamma scale) + beta over one run; kept: (mean, scale). */
+void ft_norm_run(float *y, const float *x, const float *kept, float gamma, float beta, uint32_t n);
+
 /* One channel for backward: `runs` samples of `pixels` floats. dx NULL: not wanted; it may be dy. */
 typedef struct {
     float *dx;

@@ -20,6 +20,12 @@ void ft_relu_backward(float *dx, const float *dy, const float *y, float limit, u
     }
 }
 
+void ft_scale_run(float *y, const float *x, float mean, float scale, float shift, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        y[i] = (x[i] - mean) * scale + shift;
+}
+
 void ft_add_forward(float *y, const float *a, const float *b, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)

@@ -1,4 +1,4 @@
-/* ReLU, ReLU6, residual add and the step of SGD over n floats. y may be x; dx may be dy.
+/* ReLU, ReLU6, a norm's last step, residual add and the step of SGD over n floats. y may be x; dx may be dy.
  * pointwise.c is portable C; pointwise_m4.c gives the same bits on Cortex-M with DSP instructions and an FPU. */
 #ifndef FT_POINTWISE_H
 #define FT_POINTWISE_H
@@ -9,6 +9,7 @@
 /* limit: 6, or infinity; NaN passes through, -0 becomes 0 */
 void ft_relu_forward(float *y, const float *x, float limit, uint32_t n);
 void ft_relu_backward(float *dx, const float *dy, const float *y, float limit, uint32_t n, bool accumulate);
+void ft_scale_run(float *y, const float *x, float mean, float scale, float shift, uint32_t n); /* (x - mean) scale + shift */
 void ft_add_forward(float *y, const float *a, const float *b, uint32_t n);
 void ft_copy_gradient(float *dx, const float *dy, uint32_t n, bool accumulate); /* backward of add and of flatten */
 

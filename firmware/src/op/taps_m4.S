@@ -584,95 +584,147 @@
 9:  pop {r4-r6, pc}
     .size ft_rows_copy, .-ft_rows_copy
 
-/* ---- ft_m4_relu(y, x, n): n a multiple of 5. As integers: negative and not NaN becomes 0. QADD keeps the sign of
- * every number below zero and clears that of NaNs. ---- */
-    function ft_m4_relu
-    push {r4-r11, lr}
-    ldr r12, =0x007FFFFF
-1:  ldmia r1!, {r3-r7}
-    qadd r8, r3, r12
-    qadd r9, r4, r12
-    qadd r10, r5, r12
-    qadd r11, r6, r12
-    qadd lr, r7, r12
-    bic r3, r3, r8, asr #31
-    bic r4, r4, r9, asr #31
-    bic r5, r5, r10, asr #31
-    bic r6, r6, r11, asr #31
-    bic r7, r7, lr, asr #31
+/* Does `what` n elements at a time, then one by one. */
+.macro blocks n, count, what
+    subs \count, \count, #\n
+    blo 2f
+1:  \what \n
+    subs \count, \count, #\n
+    bhs 1b
+2:  adds \count, \count, #\n
+    beq 4f
+3:  \what 1
+    subs \count, \count, #1
+    bne 3b
+4:
+.endm
+
+/* ---- ft_m4_relu(y, x, n). As integers: negative and not NaN becomes 0. QADD keeps the sign of every number below zero and
+ * clears that of NaNs. ---- */
+.macro relu n
+    .if \n == 1
+    ldr r3, [r1], #4
+    .else
+    ldmia r1!, {r3-r7}
+    .endif
+    .irp x, 3, 4, 5, 6, 7
+    .if \x < 3+\n
+    qadd r8, r\x, r12
+    bic r\x, r\x, r8, asr #31
+    .endif
+    .endr
+    .if \n == 1
+    str r3, [r0], #4
+    .else
     stmia r0!, {r3-r7}
-    subs r2, r2, #5
-    bne 1b
-    pop {r4-r11, pc}
-    .ltorg
+    .endif
+.endm
+    function ft_m4_relu
+    push {r4-r8, lr}
+    movw r12, #0xFFFF
+    movt r12, #0x007F
+    blocks 5, r2, relu
+    pop {r4-r8, pc}
     .size ft_m4_relu, .-ft_m4_relu
 
-/* ---- ft_m4_relu_backward(dx, dy, y, n): n a multiple of 4, y from a ReLU. dx = y != 0 ? dy : 0 ---- */
+/* ---- ft_m4_relu_backward(dx, dy, y, n): y from a ReLU without a limit. dx = y != 0 ? dy : 0 ---- */
+.macro passed y, d
+    rsb r\y, r\y, #0
+    and r\d, r\d, r\y, asr #31
+.endm
+.macro relu_backward n
+    .if \n == 1
+    ldr r4, [r2], #4
+    ldr r8, [r1], #4
+    passed 4, 8
+    str r8, [r0], #4
+    .else
+    ldmia r2!, {r4-r7}
+    ldmia r1!, {r8-r11}
+    passed 4, 8
+    passed 5, 9
+    passed 6, 10
+    passed 7, 11
+    stmia r0!, {r8-r11}
+    .endif
+.endm
     function ft_m4_relu_backward
     push {r4-r11, lr}
-1:  ldmia r2!, {r4-r7}
-    ldmia r1!, {r8-r11}
-    rsb r4, r4, #0
-    rsb r5, r5, #0
-    rsb r6, r6, #0
-    rsb r7, r7, #0
-    and r8, r8, r4, asr #31
-    and r9, r9, r5, asr #31
-    and r10, r10, r6, asr #31
-    and r11, r11, r7, asr #31
-    stmia r0!, {r8-r11}
-    subs r3, r3, #4
-    bne 1b
+    blocks 4, r3, relu_backward
     pop {r4-r11, pc}
     .size ft_m4_relu_backward, .-ft_m4_relu_backward
 
-/* ---- ft_m4_sgd(w, g, m, n, lr, momentum, decay): n a multiple of 8, not 0; g is lost.
- * r0-r3, s0-s2; w s8-s15, g s16-s23, m s24-s31 ---- */
-    function ft_m4_sgd
-    vpush {s16-s31}
-1:  vldmia r0, {s8-s15}
-    vldmia r1!, {s16-s23}
-    vldmia r2, {s24-s31}
-    scale_keep 16, 8, 8, 2
+/* ---- ft_sgd_step(w, g, m, rate, momentum, decay, n): r0-r3, s0-s2 ---- */
+.macro sgd n
+    load 8, \n, r0
+    load_on 16, \n, r1
+    load 24, \n, r2
+    scale_keep 16, 8, \n, 2
+    .set i, 0
+    .rept \n
     .if FUSED
-    scale_keep 16, 24, 8, 1
-    vstmia r2!, {s16-s23}
-    .set i, 0
-    .rept 8
-    fms_ %(8+i), %(16+i), 0
-    .set i, i+1
-    .endr
+    fma_ %(16+i), %(24+i), 1
     .else
-    .set i, 0
-    .rept 8
     mul_ %(24+i), %(24+i), 1
-    .set i, i+1
-    .endr
-    sum 24, 16, 8
-    vstmia r2!, {s24-s31}
-    .set i, 0
-    .rept 8
-    mls_ %(8+i), %(24+i), 0
-    .set i, i+1
-    .endr
+    add_ %(16+i), %(24+i), %(16+i)
     .endif
-    vstmia r0!, {s8-s15}
-    subs r3, r3, #8
-    bne 1b
+    .set i, i+1
+    .endr
+    store_on 16, \n, r2
+    .set i, 0
+    .rept \n
+    .if FUSED
+    fms_ %(8+i), %(16+i), 0
+    .else
+    mls_ %(8+i), %(16+i), 0
+    .endif
+    .set i, i+1
+    .endr
+    store_on 8, \n, r0
+.endm
+    function ft_sgd_step
+    vpush {s16-s31}
+    blocks 8, r3, sgd
     vpop {s16-s31}
     bx lr
-    .size ft_m4_sgd, .-ft_m4_sgd
+    .size ft_sgd_step, .-ft_sgd_step
 
-/* ---- ft_m4_add(y, a, b, n): n a multiple of 8, not 0 ---- */
-    function ft_m4_add
-1:  vldmia r1!, {s0-s7}
-    vldmia r2!, {s8-s15}
-    sum 0, 8, 8
-    vstmia r0!, {s0-s7}
-    subs r3, r3, #8
-    bne 1b
+/* ---- ft_scale_run(y, x, mean, scale, shift, n): r0 y, r1 x, r2 n, s0-s2 ---- */
+.macro scaled n
+    load_on 4, \n, r1
+    .set i, 4
+    .rept \n
+    sub_ %i, %i, 0
+    .set i, i+1
+    .endr
+    .set i, 4
+    .rept \n
+    mul_ %i, %i, 1
+    .set i, i+1
+    .endr
+    .set i, 4
+    .rept \n
+    add_ %i, %i, 2
+    .set i, i+1
+    .endr
+    store_on 4, \n, r0
+.endm
+    function ft_scale_run
+    blocks 4, r2, scaled
     bx lr
-    .size ft_m4_add, .-ft_m4_add
+    .size ft_scale_run, .-ft_scale_run
+
+/* ---- ft_add_forward(y, a, b, n) ---- */
+.macro added n
+    load_on 0, \n, r1
+    load_on 8, \n, r2
+    sum 0, 8, \n
+    store_on 0, \n, r0
+.endm
+    function ft_add_forward
+    blocks 8, r3, added
+    bx lr
+    .size ft_add_forward, .-ft_add_forward
 
 .macro keep_larger best, x
     vcmp.f32 s\x, s\best

@@ -47,7 +47,7 @@ static bool open_protected(const ft_wire_session *s, uint8_t *bytes, uint32_t co
     crypto_aead_ctx ctx;
     uint8_t *payload = bytes + FT_FRAME_HEADER;
     uint32_t length = count - FT_FRAME_HEADER - FT_FRAME_TAG;
-    cipher(&ctx, s->down, bytes);
+    cipher(&ctx, s->keys + FT_WIRE_KEY, bytes);
     bool genuine = crypto_aead_read(&ctx, payload, payload + length, bytes, FT_FRAME_HEADER, payload, length) == 0;
     crypto_wipe(&ctx, sizeof ctx);
     return genuine;
@@ -89,7 +89,7 @@ void ft_frame_seal(ft_wire *wire, uint8_t type, uint32_t count)
         s->running = false;
     if (protected) {
         crypto_aead_ctx ctx;
-        cipher(&ctx, s->up, frame);
+        cipher(&ctx, s->keys, frame);
         crypto_aead_write(&ctx, payload, payload + count, frame, FT_FRAME_HEADER, payload, count);
         crypto_wipe(&ctx, sizeof ctx);
         count += FT_FRAME_HEADER + FT_FRAME_TAG;

@@ -4,29 +4,28 @@
 
 #include "cbor.h"
 
-enum { UINT = 1, ONE_OF, OCTETS, TEXT, NUMBERS, OBJECTS, MAY = 16 };
 enum { KINDS_OF_OBJECTS = 10 };
 
 #define FIELDS(...) {(const ft_field[]){__VA_ARGS__}, sizeof((const ft_field[]){__VA_ARGS__}) / sizeof(ft_field)}
-#define U8 {UINT, 0, 8}
-#define U16 {UINT, 0, 16}
-#define U32 {UINT, 0, 32}
-#define U64 {UINT, 0, 64}
-#define BYTES(n) {OCTETS, n, n}
-#define DEVICE {TEXT, 1, 31}
-#define BOARD {TEXT, 0, 31}
-#define PROFILE {ONE_OF, 0, 2}
+#define U8 {FT_UINT, 0, 8}
+#define U16 {FT_UINT, 0, 16}
+#define U32 {FT_UINT, 0, 32}
+#define U64 {FT_UINT, 0, 64}
+#define BYTES(n) {FT_OCTETS, n, n}
+#define DEVICE {FT_TEXT, 1, 31}
+#define BOARD {FT_TEXT, 0, 31}
+#define PROFILE {FT_ONE_OF, 0, 2}
 
-const ft_schema ft_invite = FIELDS(U8, U8, BYTES(16), PROFILE, U32, U32, U16, {TEXT | MAY, 1, 31}, {OCTETS | MAY, 32, 32});
+const ft_schema ft_invite = FIELDS(U8, U8, BYTES(16), PROFILE, U32, U32, U16, {FT_TEXT | FT_MAY, 1, 31}, {FT_OCTETS | FT_MAY, 32, 32});
 const ft_schema ft_hello = FIELDS(U8, BYTES(16), DEVICE, PROFILE, U32, U32, U16, U32, U32, U8, BOARD, BYTES(8), U32, U32, U32,
-                                  {OCTETS | MAY, 32, 32});
+                                  {FT_OCTETS | FT_MAY, 32, 32});
 const ft_schema ft_welcome = FIELDS(U16);
-const ft_schema ft_refuse = FIELDS({ONE_OF, 1, 6}, DEVICE, {UINT | MAY, 0, 8}, {UINT | MAY, 0, 8}, {UINT | MAY, 0, 32});
+const ft_schema ft_refuse = FIELDS({FT_ONE_OF, 1, 6}, DEVICE, {FT_UINT | FT_MAY, 0, 8}, {FT_UINT | FT_MAY, 0, 8}, {FT_UINT | FT_MAY, 0, 32});
 const ft_schema ft_announce = FIELDS(DEVICE, BOARD, U32);
 const ft_schema ft_enrol = FIELDS(DEVICE, BYTES(32));
 const ft_schema ft_enrolled = FIELDS(DEVICE, BYTES(8));
-const ft_schema ft_task = FIELDS(U32, BYTES(8), U32, U8, {ONE_OF, 1, 11}, {NUMBERS | MAY, 0, FT_CBOR_F32}, {OBJECTS | MAY, 0, 0});
-const ft_schema ft_reply = FIELDS(U32, BYTES(8), U32, U8, U8, {NUMBERS | MAY, 0, FT_CBOR_F64}, {OBJECTS | MAY, 0, 0}, {TEXT | MAY, 0, 95});
+const ft_schema ft_task = FIELDS(U32, BYTES(8), U32, U8, {FT_ONE_OF, 1, 11}, {FT_NUMBERS | FT_MAY, 0, FT_CBOR_F32}, {FT_OBJECTS | FT_MAY, 0, 0});
+const ft_schema ft_reply = FIELDS(U32, BYTES(8), U32, U8, U8, {FT_NUMBERS | FT_MAY, 0, FT_CBOR_F64}, {FT_OBJECTS | FT_MAY, 0, 0}, {FT_TEXT | FT_MAY, 0, 95});
 const ft_schema ft_request = FIELDS(BYTES(16), U32, U64);
 const ft_schema ft_ack = FIELDS(U32);
 
@@ -66,14 +65,13 @@ static uint32_t objects(ft_cbor *in, ft_wire_ref *refs)
 
 static bool get(ft_cbor *in, const ft_field *field, ft_item *item)
 {
-    static const uint8_t majors[] = {[UINT] = FT_CBOR_UINT, [ONE_OF] = FT_CBOR_UINT, [OCTETS] = FT_CBOR_BYTES, [TEXT] = FT_CBOR_TEXT};
+    static const uint8_t majors[] = {[FT_UINT] = FT_CBOR_UINT, [FT_ONE_OF] = FT_CBOR_UINT, [FT_OCTETS] = FT_CBOR_BYTES, [FT_TEXT] = FT_CBOR_TEXT};
     ft_wire_ref refs[FT_WIRE_OBJECTS];
     ft_cbor_head head;
-    uint8_t type = field->type & (MAY - 1);
-    item->there = true;
+    uint8_t type = field->type & (FT_MAY - 1);
     item->at = in->at;
-    if (type >= NUMBERS) {
-        bool good = type == NUMBERS ? numbers(in, field->high) : objects(in, refs) > 0;
+    if (type >= FT_NUMBERS) {
+        bool good = type == FT_NUMBERS ? numbers(in, field->high) : objects(in, refs) > 0;
         item->number = (uint32_t)(in->at - item->at);
         return good;
     }
@@ -82,11 +80,11 @@ static bool get(ft_cbor *in, const ft_field *field, ft_item *item)
     item->number = head.low;
     item->high = head.high;
     item->at = in->at;
-    if (type == UINT)
+    if (type == FT_UINT)
         return field->high > 32 || (!head.high && (field->high == 32 || head.low >> field->high == 0));
     if (head.high || head.low < field->low || head.low > field->high)
         return false;
-    if (type == ONE_OF)
+    if (type == FT_ONE_OF)
         return true;
     if (head.low > (uint32_t)(in->end - in->at))
         return false;
@@ -98,7 +96,7 @@ bool ft_message_decode(const ft_schema *schema, const uint8_t *bytes, uint32_t c
 {
     ft_cbor in = {bytes, bytes + count};
     uint32_t pairs, key, next = 0;
-    memset(items, 0, FT_ITEMS * sizeof *items);
+    memset(items, 0, schema->count * sizeof *items);
     if (!ft_cbor_expect(&in, FT_CBOR_MAP, &pairs))
         return false;
     for (; pairs; pairs--, next = key + 1)
@@ -106,7 +104,7 @@ bool ft_message_decode(const ft_schema *schema, const uint8_t *bytes, uint32_t c
             || !get(&in, &schema->fields[key], &items[key]))
             return false;
     for (key = 0; key < schema->count; key++)
-        if (!items[key].there && !(schema->fields[key].type & MAY))
+        if (!items[key].at && !(schema->fields[key].type & FT_MAY))
             return false;
     return in.at == in.end;
 }
@@ -141,6 +139,10 @@ void ft_write_string(ft_writer *w, uint8_t major, const void *at, uint32_t count
 
 void ft_write_raw(ft_writer *w, const void *cbor, uint32_t count)
 {
+    if (!count) {
+        w->key++;
+        return;
+    }
     ++*w->out;
     w->at = ft_cbor_put(w->at, FT_CBOR_UINT, w->key++, 0);
     copy(w, cbor, count);
@@ -149,7 +151,7 @@ void ft_write_raw(ft_writer *w, const void *cbor, uint32_t count)
 void ft_write_refs(ft_writer *w, const ft_wire_source *sources, uint32_t count)
 {
     if (!count) {
-        ft_write_nothing(w);
+        w->key++;
         return;
     }
     begin(w, FT_CBOR_LIST, count, 0);
@@ -165,5 +167,5 @@ void ft_write_refs(ft_writer *w, const ft_wire_source *sources, uint32_t count)
 uint32_t ft_message_get_refs(const ft_item *item, ft_wire_ref refs[FT_WIRE_OBJECTS])
 {
     ft_cbor in = {item->at, item->at + item->number};
-    return item->there ? objects(&in, refs) : 0;
+    return item->at ? objects(&in, refs) : 0;
 }

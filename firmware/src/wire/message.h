@@ -11,12 +11,13 @@
 typedef struct {
     uint32_t number;   /* integers: the value, of 64 bits the lower half; others: bytes at `at` */
     uint32_t high;     /* of 64 bits the upper half */
-    const uint8_t *at; /* bytes, text; lists: their CBOR with its head */
-    bool there;
+    const uint8_t *at; /* bytes, text; lists: their CBOR with its head. NULL: the field is not there */
 } ft_item;
 
+enum { FT_UINT = 1, FT_ONE_OF, FT_OCTETS, FT_TEXT, FT_NUMBERS, FT_OBJECTS, FT_MAY = 16 }; /* FT_MAY: may be missing */
+
 typedef struct {
-    uint8_t type;      /* private to message.c */
+    uint8_t type;
     uint8_t low, high; /* of a value or a length; uint: high = bits; numbers: high = head of its floats */
 } ft_field;
 
@@ -25,7 +26,7 @@ typedef struct {
     uint32_t count;
 } ft_schema;
 
-enum { FT_ITEMS = 16 }; /* fields of the longest message */
+enum { FT_ITEMS = 9 }; /* fields of the longest message that a node gets */
 
 enum { FT_INVITE_LOWEST, FT_INVITE_HIGHEST, FT_INVITE_NONCE, FT_INVITE_PROFILE, FT_INVITE_INCOMPAT, FT_INVITE_COMPAT,
        FT_INVITE_PAYLOAD, FT_INVITE_DEVICE, FT_INVITE_PUBLIC };
@@ -45,7 +46,7 @@ enum { FT_ACK_NUMBER };
 extern const ft_schema ft_invite, ft_hello, ft_welcome, ft_refuse, ft_announce, ft_enrol, ft_enrolled, ft_task, ft_reply,
     ft_request, ft_ack;
 
-/* items: FT_ITEMS of them; they point into bytes. */
+/* items: as many as the schema has fields; they point into bytes. */
 bool ft_message_decode(const ft_schema *schema, const uint8_t *bytes, uint32_t count, ft_item *items);
 /* Writes the fields in the order of their keys; out has room for what they point to and 10 bytes each. */
 typedef struct {
@@ -57,9 +58,8 @@ ft_writer ft_write_map(uint8_t *out);
 void ft_write_number(ft_writer *w, uint32_t low);
 void ft_write_long(ft_writer *w, uint32_t low, uint32_t high);
 void ft_write_string(ft_writer *w, uint8_t major, const void *at, uint32_t count); /* of FT_CBOR_BYTES or FT_CBOR_TEXT */
-void ft_write_raw(ft_writer *w, const void *cbor, uint32_t count);
+void ft_write_raw(ft_writer *w, const void *cbor, uint32_t count); /* no field if count is 0 */
 void ft_write_refs(ft_writer *w, const ft_wire_source *sources, uint32_t count); /* a list of objects, none if count is 0 */
-static inline void ft_write_nothing(ft_writer *w) { w->key++; }
 static inline uint32_t ft_write_end(const ft_writer *w) { return (uint32_t)(w->at - w->out); }
 
 uint32_t ft_message_get_refs(const ft_item *item, ft_wire_ref refs[FT_WIRE_OBJECTS]); /* of a decoded message */

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "cbor.h"
-#include "fedtiny_wire.h"
+#include "wire.h"
 
 static bool next(const ft_wire_task *task, uint32_t *at, ft_cbor_head *head)
 {
@@ -78,19 +78,27 @@ void ft_wire_add_double(ft_wire_reply *reply, double value)
 
 void ft_wire_fail(ft_wire_reply *reply, ft_status status, const char *text, uint32_t first, uint32_t second)
 {
-    char *at = reply->problem, *end = at + FT_WIRE_PROBLEM;
     reply->status = (uint8_t)status;
-    for (; *text && at < end; text++) {
+    reply->problem = text;
+    reply->numbers[0] = first;
+    reply->numbers[1] = second;
+}
+
+uint32_t ft_number_words(const ft_wire_reply *reply, char words[FT_WIRE_PROBLEM])
+{
+    const uint32_t *number = reply->numbers;
+    uint32_t end = 0;
+    for (const char *text = reply->problem; *text && end < FT_WIRE_PROBLEM; text++) {
         if (*text != '%') {
-            *at++ = *text;
+            words[end++] = *text;
             continue;
         }
         uint32_t unit = 1;
-        while (first / unit >= 10)
+        while (*number / unit >= 10)
             unit *= 10;
-        for (; unit && at < end; unit /= 10)
-            *at++ = (char)('0' + first / unit % 10);
-        first = second;
+        for (; unit && end < FT_WIRE_PROBLEM; unit /= 10)
+            words[end++] = (char)('0' + *number / unit % 10);
+        number++;
     }
-    *at = 0;
+    return end;
 }

@@ -127,11 +127,11 @@ void ft_samples_put(ft_service *s, const ft_wire_task *task, ft_wire_reply *repl
 {
     put p;
     ft_shard shard;
-    const ft_wire_ref *ref = &task->refs[0];
+    const ft_wire_ref *ref = &task->objects[0].ref;
     if (!parameters(task, &p, reply))
         return;
     if (task->object_count != 1 || ref->kind != FT_KIND_SAMPLES
-        || !ft_shard_open(&shard, task->objects[0], ref->length, p.floats, true) || shard.count != p.part
+        || !ft_shard_open(&shard, task->objects[0].at, ref->length, p.floats, true) || shard.count != p.part
         || !ft_shard_check(&shard, p.floats)) {
         ft_service_wrong(reply);
         return;

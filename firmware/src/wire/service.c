@@ -52,7 +52,7 @@ static uint8_t *place_model(ft_service *s, const ft_wire_ref *ref, bool *have, f
 static uint8_t *place(void *ctx, const ft_wire_task *task, uint32_t i, bool *have, ft_wire_reply *reply)
 {
     ft_service *s = ctx;
-    const ft_wire_ref *ref = &task->refs[i];
+    const ft_wire_ref *ref = &task->objects[i].ref;
     if (task->kind == FT_DO_LOAD && i == 0 && ref->kind == FT_KIND_MODEL)
         return place_model(s, ref, have, reply);
     if (task->kind == FT_DO_PUT_DATA && i == 0) {
@@ -69,7 +69,7 @@ static uint8_t *place(void *ctx, const ft_wire_task *task, uint32_t i, bool *hav
     }
     uint32_t at = ft_work_at(s, task->kind);
     for (uint32_t k = 0; k < i; k++)
-        at += ft_align8(task->refs[k].length); /* each was found to fit */
+        at += ft_align8(task->objects[k].ref.length); /* each was found to fit */
     uint32_t room = at < s->samples_at ? s->samples_at - at : 0;
     if (ref->length <= room && ft_align8(ref->length) <= room)
         return s->memory + at;
@@ -114,13 +114,13 @@ static void load(ft_service *s, const ft_wire_task *task, ft_wire_reply *reply)
 {
     ft_config config;
     uint32_t needed = 0;
-    if (task->object_count != 1 || task->refs[0].kind != FT_KIND_MODEL || !configuration(task, &config)) {
+    if (task->object_count != 1 || task->objects[0].ref.kind != FT_KIND_MODEL || !configuration(task, &config)) {
         ft_service_wrong(reply);
         return;
     }
     s->node = 0;
-    s->model_bytes = task->refs[0].length;
-    memcpy(s->model, task->refs[0].hash, FT_WIRE_HASH);
+    s->model_bytes = task->objects[0].ref.length;
+    memcpy(s->model, task->objects[0].ref.hash, FT_WIRE_HASH);
     s->arena_at = ft_align8(s->model_bytes);
     uint32_t room = s->arena_at < s->samples_at ? s->samples_at - s->arena_at : 0;
     ft_status status = ft_load(s->memory + s->arena_at, room, s->memory, s->model_bytes, &config, &s->node, &needed);
@@ -185,7 +185,7 @@ static void work(void *ctx, const ft_wire_task *task, const ft_wire_counts *coun
     if (!reply->status)
         return;
     reply->object_count = reply->result_bytes = 0;
-    if (!reply->problem[0])
+    if (!reply->problem)
         ft_wire_fail(reply, (ft_status)reply->status, ft_status_text((ft_status)reply->status), 0, 0);
 }
 

@@ -21,9 +21,9 @@ static uint32_t bytes_of(uint32_t block, uint32_t length, uint32_t block_bytes)
 
 /* -- What the node wants: the task's objects, one after the other. */
 
-static ft_wire_download *current(ft_wire *wire) { return &wire->downloads[wire->current]; }
+static ft_wire_object *current(ft_wire *wire) { return &wire->task.objects[wire->current]; }
 static uint8_t *state(ft_wire *wire, uint32_t block) { return &wire->fetch.blocks[block % SPAN]; }
-static uint32_t block_count(const ft_wire_download *d) { return blocks_of(d->ref.length, d->block_bytes); }
+static uint32_t block_count(const ft_wire_object *d) { return blocks_of(d->ref.length, d->block_bytes); }
 
 static uint32_t window(const ft_wire *wire)
 {
@@ -40,7 +40,7 @@ static uint32_t window(const ft_wire *wire)
 static void ask(ft_wire *wire)
 {
     ft_wire_fetch *f = &wire->fetch;
-    const ft_wire_download *d = current(wire);
+    const ft_wire_object *d = current(wire);
     uint32_t most = window(wire);
     if (f->flight <= most / 2)
         for (uint32_t block = d->base; block < block_count(d) && block - d->base < SPAN && f->flight < most; block++)
@@ -77,7 +77,7 @@ static void go_on(ft_wire *wire)
 {
     uint8_t hash[FT_WIRE_HASH];
     for (; wire->current < wire->task.object_count; wire->current++) {
-        ft_wire_download *d = current(wire);
+        ft_wire_object *d = current(wire);
         if (!d->block_bytes) /* it is there already */
             continue;
         if (wire->fetch.current != wire->current) {
@@ -115,7 +115,7 @@ void ft_fetch_start(ft_wire *wire)
 
 static bool store(ft_wire *wire, const uint8_t *payload, uint32_t count)
 {
-    ft_wire_download *d = current(wire);
+    ft_wire_object *d = current(wire);
     uint32_t block = ft_load_u32(payload + NAMED);
     if (memcmp(payload, d->ref.hash, NAMED) != 0 || block < d->base || block - d->base >= SPAN || block >= block_count(d)
         || count != bytes_of(block, d->ref.length, d->block_bytes))
@@ -173,7 +173,7 @@ void ft_fetch_tick(ft_wire *wire, uint32_t now_ms)
 uint32_t ft_fetch_request(ft_wire *wire, uint8_t *out)
 {
     ft_wire_fetch *f = &wire->fetch;
-    const ft_wire_download *d = current(wire);
+    const ft_wire_object *d = current(wire);
     uint32_t wanted[2] = {0, 0}, next = f->next;
     if (wire->state != FT_TASK_FETCHING)
         return 0;

@@ -1,11 +1,10 @@
 #include "wire.h"
 
-#include "../bytes.h"
-#include "cbor.h"
-#include "cobs.h"
-#include "message.h"
+#include <string.h>
 
-enum { ANNOUNCE_MS = 1000, NO_OBJECT = 0xFF, BLOCK_HEADER = 8, KIND_FORGET = 11, LONGEST_BOARD = 31 };
+#include "cobs.h"
+
+enum { ANNOUNCE_MS = 1000, LONGEST_BOARD = 31 };
 /* The longest control message, a REPLY, fits any build's frame; so does HELLO. */
 typedef char a_reply_fits_a_frame[FT_WIRE_PAYLOAD >= 512 && FT_WIRE_PAYLOAD <= 4096 ? 1 : -1];
 
@@ -30,152 +29,6 @@ ft_status ft_wire_start(ft_wire *wire, const ft_wire_port *port, const ft_wire_f
 bool ft_wire_sending(const ft_wire *wire) { return wire->sent_from < wire->sent_to; }
 void ft_wire_log(ft_wire *wire, const char *text) { wire->log = text; }
 
-/* -- Tasks */
-
-/* The download of object i: an unfinished one of the same bytes for the same place goes on. */
-static void prepare(ft_wire *wire, uint32_t i, bool have)
-{
-    ft_wire_download *d = &wire->downloads[i];
-    const ft_wire_ref *ref = &wire->task.refs[i];
-    uint16_t block_bytes = have ? 0 : (uint16_t)(wire->session.max_payload - BLOCK_HEADER);
-    if (d->block_bytes == block_bytes && d->at == wire->task.objects[i] && d->ref.length == ref->length && d->ref.kind == ref->kind
-        && memcmp(d->ref.hash, ref->hash, FT_WIRE_HASH) == 0)
-        return;
-    *d = (ft_wire_download){*ref, block_bytes, wire->task.objects[i], 0};
-    wire->fetch.current = NO_OBJECT; /* what is known of blocks was known of another's */
-}
-
-static void fetch(ft_wire *wire)
-{
-    wire->state = FT_TASK_FETCHING;
-    wire->damaged = 0;
-    ft_fetch_start(wire);
-}
-
-/* Finds places for the task's objects and begins to fetch them; a task that cannot be done is complete with what is wrong. */
-static void begin(ft_wire *wire)
-{
-    ft_wire_task *task = &wire->task;
-    memset(&wire->reply, 0, sizeof wire->reply);
-    memset(&wire->queue, 0, sizeof wire->queue);
-    for (uint32_t i = 0; i < task->object_count; i++) {
-        bool have = false;
-        task->objects[i] = wire->tasks.place(wire->tasks.ctx, task, i, &have, &wire->reply);
-        if (!task->objects[i]) {
-            if (!wire->reply.status)
-                ft_wire_fail(&wire->reply, FT_ERR_NOMEM, "no room for an object of % bytes", task->refs[i].length, 0);
-            ft_task_complete(wire);
-            return;
-        }
-        prepare(wire, i, have);
-    }
-    fetch(wire);
-}
-
-void ft_task_complete(ft_wire *wire)
-{
-    wire->state = FT_TASK_COMPLETE;
-    wire->fetch.waiting = false;
-    wire->wants |= FT_WANTS_ACK;
-}
-
-static bool take(ft_wire_task *task, const ft_item *m)
-{
-    const ft_item *parameters = &m[FT_TASK_PARAMETERS];
-    memset(task, 0, sizeof *task);
-    task->number = m[FT_TASK_NUMBER].number;
-    task->round = m[FT_TASK_ROUND].number;
-    task->attempt = (uint8_t)m[FT_TASK_ATTEMPT].number;
-    task->kind = (uint8_t)m[FT_TASK_KIND].number;
-    memcpy(task->run, m[FT_TASK_RUN].at, sizeof task->run);
-    task->object_count = (uint8_t)ft_message_get_refs(&m[FT_TASK_OBJECTS], task->refs);
-    if (parameters->there && parameters->number > FT_WIRE_NUMBERS)
-        return false;
-    if (parameters->there) {
-        task->parameter_bytes = (uint8_t)parameters->number;
-        memcpy(task->parameters, parameters->at, task->parameter_bytes);
-    }
-    return true;
-}
-
-static void on_task(ft_wire *wire, const uint8_t *payload, uint32_t count)
-{
-    ft_item m[FT_ITEMS];
-    ft_wire_task *task = &wire->task;
-    if (!ft_message_decode(&ft_task, payload, count, m)) {
-        wire->counts.dropped++;
-        return;
-    }
-    uint32_t number = m[FT_TASK_NUMBER].number;
-    bool fresh = wire->session.fresh, same = wire->state != FT_TASK_NONE && number == task->number
-        && task->kind == m[FT_TASK_KIND].number && task->round == m[FT_TASK_ROUND].number
-        && task->attempt == m[FT_TASK_ATTEMPT].number && memcmp(task->run, m[FT_TASK_RUN].at, sizeof task->run) == 0;
-    if (!fresh && !same && (int32_t)(number - task->number) <= 0)
-        return; /* RFC 1982: an old one */
-    wire->session.fresh = false;
-    if (!same) {
-        bool fits = take(task, m);
-        begin(wire);
-        if (!fits) {
-            ft_wire_fail(&wire->reply, FT_ERR_ARG, "more than % bytes of parameters", FT_WIRE_NUMBERS, 0);
-            ft_task_complete(wire);
-        }
-        return;
-    }
-    wire->wants |= wire->state == FT_TASK_DONE ? FT_WANTS_REPLY : FT_WANTS_ACK;
-    if (wire->state != FT_TASK_FETCHING)
-        return;
-    if (fresh) /* blocks may have another size now */
-        begin(wire);
-    else if (!wire->fetch.waiting)
-        ft_fetch_start(wire);
-}
-
-static void work(ft_wire *wire)
-{
-    ft_wire_reply *reply = &wire->reply;
-    uint32_t began = now_ms(wire);
-    if (!reply->status) {
-        if (wire->task.kind != KIND_FORGET)
-            wire->tasks.work(wire->tasks.ctx, &wire->task, &wire->counts, ft_record_boots(wire), reply);
-        else if (!ft_record_forget(wire))
-            ft_wire_fail(reply, FT_ERR_DATA, "the key could not be erased: the storage failed", 0, 0);
-    }
-    for (uint32_t i = 0; i < reply->object_count; i++)
-        ft_object_name(&reply->objects[i]);
-    wire->counts.tasks++;
-    wire->counts.busy_ms += now_ms(wire) - began;
-    wire->state = FT_TASK_DONE;
-    wire->wants |= FT_WANTS_REPLY;
-}
-
-static uint32_t put_reply(const ft_wire *wire, uint8_t *out)
-{
-    const ft_wire_reply *r = &wire->reply;
-    const ft_wire_task *t = &wire->task;
-    ft_writer w = ft_write_map(out);
-    ft_write_number(&w, t->number);
-    ft_write_string(&w, FT_CBOR_BYTES, t->run, sizeof t->run);
-    ft_write_number(&w, t->round);
-    ft_write_number(&w, t->attempt);
-    ft_write_number(&w, r->status);
-    if (r->result_bytes)
-        ft_write_raw(&w, r->results, r->result_bytes);
-    else
-        ft_write_nothing(&w);
-    ft_write_refs(&w, r->objects, r->object_count);
-    if (r->problem[0])
-        ft_write_string(&w, FT_CBOR_TEXT, r->problem, (uint32_t)strlen(r->problem));
-    return ft_write_end(&w);
-}
-
-static uint32_t put_ack(const ft_wire *wire, uint8_t *out)
-{
-    ft_writer w = ft_write_map(out);
-    ft_write_number(&w, wire->task.number);
-    return ft_write_end(&w);
-}
-
 /* -- Receiving */
 
 static void on_frame(ft_wire *wire, const ft_frame *frame)
@@ -191,7 +44,7 @@ static void on_frame(ft_wire *wire, const ft_frame *frame)
         ft_handshake_enrol(wire, frame->payload, frame->count);
         break;
     case FT_FRAME_TASK:
-        on_task(wire, frame->payload, frame->count);
+        ft_task_come(wire, frame->payload, frame->count);
         break;
     case FT_FRAME_REQUEST:
         ft_queue_request(wire, frame->payload, frame->count);
@@ -257,7 +110,7 @@ static const struct {
     uint32_t (*put)(const ft_wire *wire, uint8_t *out);
 } control[] = {
     {FT_FRAME_HELLO, ft_handshake_hello}, {FT_FRAME_REFUSE, ft_handshake_refuse}, {FT_FRAME_ENROLLED, ft_handshake_enrolled},
-    {FT_FRAME_READY, put_ready},          {FT_FRAME_ACK, put_ack},                {FT_FRAME_REPLY, put_reply},
+    {FT_FRAME_READY, put_ready},          {FT_FRAME_ACK, ft_task_ack},                {FT_FRAME_REPLY, ft_task_reply},
     {FT_FRAME_ANNOUNCE, ft_handshake_announce},
 };
 
@@ -327,7 +180,7 @@ uint32_t ft_wire_poll(ft_wire *wire)
     }
     ft_fetch_tick(wire, now);
     if (flush(wire) && wire->state == FT_TASK_COMPLETE) {
-        work(wire);
+        ft_task_do(wire);
         flush(wire);
         now = now_ms(wire);
     }

@@ -1,5 +1,6 @@
 /* The parts of a node's end. Each file does one thing to the ft_wire that the caller owns:
- * frame.c seals and opens frames; handshake.c makes sessions; transfer.c moves blocks; wire.c decides what is sent when. */
+ * frame.c seals and opens frames; handshake.c makes sessions; task.c takes tasks; transfer.c moves blocks; wire.c decides what is
+ * sent when. */
 #ifndef FT_WIRE_H
 #define FT_WIRE_H
 
@@ -59,8 +60,15 @@ void ft_object_hash(uint8_t hash[FT_WIRE_HASH], uint8_t kind, const uint8_t *byt
 void ft_object_name(ft_wire_source *source); /* fills in ref: length and hash */
 void ft_object_read(const ft_wire_source *source, uint32_t from, uint8_t *out, uint32_t count);
 
-/* The task's states. */
+/* number.c */
+uint32_t ft_number_words(const ft_wire_reply *reply, char words[FT_WIRE_PROBLEM]); /* the problem with its numbers; returns bytes */
+
+/* task.c */
 enum { FT_TASK_NONE, FT_TASK_FETCHING, FT_TASK_COMPLETE, FT_TASK_DONE };
-void ft_task_complete(ft_wire *wire); /* wire.c: all objects are there, or cannot be */
+void ft_task_come(ft_wire *wire, const uint8_t *payload, uint32_t count);
+void ft_task_complete(ft_wire *wire); /* all objects are there, or cannot be */
+void ft_task_do(ft_wire *wire);
+uint32_t ft_task_reply(const ft_wire *wire, uint8_t *out);
+uint32_t ft_task_ack(const ft_wire *wire, uint8_t *out);
 
 #endif

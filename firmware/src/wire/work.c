@@ -1,7 +1,6 @@
 /* What a model does for a task. Between two calls the core's work memory is idle: values and masks come into it and go from it.
  * What must outlast a call lies behind the memory that this call works in. */
 #include "../bytes.h"
-#include "../op/pack.h"
 #include "service.h"
 
 enum { HEAD = 4, MASK_HEAD = 8, LAYER_HEAD = 8, SCORE = 12, F32 = 0, F16 = 1 };
@@ -71,27 +70,19 @@ static bool wrong(desk *d) { return ft_service_wrong(d->reply); }
 static const uint8_t *object(const desk *d, uint8_t kind, uint32_t *length)
 {
     for (uint32_t i = 0; i < d->task->object_count; i++)
-        if (d->task->refs[i].kind == kind) {
-            *length = d->task->refs[i].length;
-            return d->task->objects[i];
+        if (d->task->objects[i].ref.kind == kind) {
+            *length = d->task->objects[i].ref.length;
+            return d->task->objects[i].at;
         }
     return 0;
 }
 
-/* A vector's numbers: where they lie (every target is little-endian), halves made floats elsewhere. NULL: the reply says why. */
+/* A vector's numbers, where they lie: every target is little-endian. NULL: the reply says why. */
 static const float *vector(desk *d, const uint8_t *bytes, uint32_t length, uint32_t *count)
 {
-    if (length >= HEAD && bytes[0] == F32 && !(bytes[1] | bytes[2] | bytes[3]) && length % sizeof(float) == 0) {
-        *count = (length - HEAD) / (uint32_t)sizeof(float);
+    *count = length / (uint32_t)sizeof(float) - 1;
+    if (length >= HEAD && length % sizeof(float) == 0 && ft_load_u32(bytes) == F32)
         return (const float *)(const void *)(bytes + HEAD);
-    }
-    if (length >= HEAD && bytes[0] == F16 && !(bytes[1] | bytes[2] | bytes[3]) && length % 2 == 0) {
-        *count = (length - HEAD) / 2;
-        float *out = take_floats(d, *count);
-        if (out && *count)
-            ft_pack_restore(out, bytes + HEAD, FT_PACK_F16, 1, *count, 0);
-        return out;
-    }
     wrong(d);
     return 0;
 }
@@ -332,7 +323,7 @@ void ft_work_do(ft_service *s, const ft_wire_task *task, ft_wire_reply *reply)
 {
     desk d = {s, task, reply, ft_work_at(s, task->kind)};
     for (uint32_t i = 0; i < task->object_count; i++)
-        d.at += ft_align8(task->refs[i].length);
+        d.at += ft_align8(task->objects[i].ref.length);
     switch (task->kind) {
     case FT_DO_INSTALL:
         install(&d);

@@ -69,11 +69,13 @@ def _size(target: str, elf: Path, *options: str) -> list[list[str]]:
 
 
 def flash_image(target: str, build: Build, name: str, folder: Path) -> Path:
-    """An image of start-up code and one of this package's flash_*.c: none (the core), wire, or node (all of it)."""
+    """An image of start-up code and one of this package's flash_*.c: none (the core alone), wire, node (all of it)."""
     board = board_of(target)
     start = ("port/qemu/start_cortexm.c", "port/freestanding/memory.c")
     bare = board.model_copy(update={"toolchain": board.toolchain.model_copy(update={"sources": start})})
     out = folder / f"flash-{name}-{target}-{build.name}.elf"
+    if out.exists():
+        return out
     sources = [HERE / "flash_start.c", HERE / f"flash_{name}.c", *core(target, build)]
     sources += [] if name == "node" else [HERE / "flash.c"]
     sources += [] if name == "none" else emulation.wire_sources()
@@ -85,6 +87,10 @@ def flash_bytes(target: str, build: Build, name: str, folder: Path) -> int:
     """Code and constants of a `flash_image`."""
     text, data = _size(target, flash_image(target, build, name, folder))[1][:2]
     return int(text) + int(data)
+
+
+def bss_bytes(target: str, image: Path) -> int:
+    return int(_size(target, image)[1][2])
 
 
 def static_bytes(target: str, build: Build, folder: Path) -> int:

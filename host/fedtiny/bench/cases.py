@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedtiny_export.blob import write_blob
-from fedtiny_export.core import KEEPS, MODES, NORMS, NodeConfig
+from fedtiny_export.core import HOLDS, KEEPS, MODES, NORMS, NodeConfig
 from fedtiny_export.graph import F32, Bits
 from fedtiny_export.model import Model
 from fedtiny_export.torch_in import from_torch
@@ -18,14 +18,14 @@ from fedtiny_export.torch_in import from_torch
 if TYPE_CHECKING:
     from torch import nn
 
-_HEADER = struct.Struct("<6I4B")
+_HEADER = struct.Struct("<6I8B")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One piece of work. `density` is that of every layer but the first; 1 stores every layer dense.
 
-    The last four are NodeConfig's knobs that save memory.
+    The last five are NodeConfig's.
     """
 
     model: str
@@ -37,16 +37,18 @@ class Case:
     lean: bool = False
     layerwise: bool = False
     plain_sgd: bool = False
+    hold: str = "by_cost"
 
     @property
     def knobs(self) -> dict[str, str | bool]:
-        return {"keep": self.keep, "lean": self.lean, "layerwise": self.layerwise, "plain_sgd": self.plain_sgd}
+        names = ("keep", "lean", "layerwise", "plain_sgd", "hold")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def node_config(self) -> NodeConfig:
         return NodeConfig(
             micro_batch=self.micro_batch, modes=(self.mode,), norm=self.norm, keep=self.keep, lean=self.lean,
-            layerwise=self.layerwise, plain_sgd=self.plain_sgd,
+            layerwise=self.layerwise, plain_sgd=self.plain_sgd, hold=self.hold,
         )  # fmt: skip
 
 
@@ -110,6 +112,6 @@ def sample(name: str) -> F32:
 def case_file(case: Case) -> bytes:
     """The file that steps.c reads."""
     packed, x = blob(case), sample(case.model)
-    knobs = (KEEPS[case.keep], case.lean, case.layerwise, case.plain_sgd)
+    knobs = (KEEPS[case.keep], case.lean, case.layerwise, case.plain_sgd, HOLDS[case.hold], 0, 0, 0)
     head = _HEADER.pack(len(packed), x.size, 1, case.micro_batch, MODES[case.mode], NORMS[case.norm], *knobs)
     return head + b"\0" * (-len(head) % 8) + packed + b"\0" * (-len(packed) % 8) + x.tobytes()

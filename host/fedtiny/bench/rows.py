@@ -173,7 +173,7 @@ def _per_mac(target: str, build: builds.Build, density: float) -> Entry:
 def _flash(target: str, build: builds.Build) -> Entry:
     def take(bench: Bench) -> tuple[float, Config]:
         kernels = "tuned" if build.tuned else "portable"
-        what = "every operator, inference, training, scoring and start-up code; no wire yet"
+        what = "every operator, inference, training, scoring, the wire with its tasks, start-up code; no port"
         return bench.flash(target, build), {"target": target, "kernels": kernels, "what": what}
 
     return Entry("bytes", take)
@@ -250,6 +250,10 @@ def entries() -> dict[str, Entry]:
         "ref.train.m4f.d1.cycles": _cycles("m4f", det, ref_dense),
         "ref.train.m4f.d0.1.fast.cycles": _cycles("m4f", fast, ref),
     }
+    for mode in ("infer", "train"):  # nearly full layers, held by predicted cost and as live weights alone
+        for hold in ("by_cost", "sparse"):
+            name = f"ref.{mode}.m4f.d0.9{'.sparse' if hold == 'sparse' else ''}.instructions"
+            found[name] = _instructions("m4f", det, Case(model="ref", density=0.9, mode=mode, hold=hold))
     for model in ("ref", "resnet8", "dscnn"):
         for mode in ("infer", "train"):
             for density in (0.05, 0.1, 0.2, 1.0):

@@ -11,8 +11,7 @@
 
 typedef struct {
     uint32_t blob_bytes, input_size, label, micro_batch, modes, norm;
-    uint8_t keep, lean, layerwise, plain_sgd;
-    uint32_t padding;
+    uint8_t keep, lean, layerwise, plain_sgd, hold, padding[3];
 } header;
 
 enum { PAINTED = 6 * 1024, COLOUR = 0xC5 };
@@ -63,7 +62,8 @@ static ft_node *load(const setting *s)
 {
     const header *h = s->h;
     ft_config config = {.micro_batch = (uint16_t)h->micro_batch, .modes = (uint8_t)h->modes, .norm = (uint8_t)h->norm,
-                        .keep = h->keep, .lean = h->lean, .layerwise = h->layerwise, .plain_sgd = h->plain_sgd};
+                        .keep = h->keep, .lean = h->lean, .layerwise = h->layerwise, .plain_sgd = h->plain_sgd,
+                        .hold = h->hold};
     ft_node *node;
     check("load", ft_load(s->arena, s->arena_bytes, (const uint8_t *)(h + 1), h->blob_bytes, &config, &node, 0));
     check("data", ft_set_data(node, &s->data));

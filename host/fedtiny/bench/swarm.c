@@ -236,7 +236,7 @@ static uint8_t *place(void *ctx, const ft_wire_task *task, uint32_t i, bool *hav
     node *n = ctx;
     (void)reply;
     *have = false;
-    return i == 0 && task->refs[0].length <= n->object_bytes ? n->object : NULL;
+    return i == 0 && task->objects[0].ref.length <= n->object_bytes ? n->object : NULL;
 }
 
 static void work(void *ctx, const ft_wire_task *task, const ft_wire_counts *counts, uint32_t boots, ft_wire_reply *reply)
@@ -247,10 +247,10 @@ static void work(void *ctx, const ft_wire_task *task, const ft_wire_counts *coun
     if (task->object_count == 0)
         return;
     reply->object_count = 1;
-    reply->objects[0].ref.kind = task->refs[0].kind;
+    reply->objects[0].ref.kind = task->objects[0].ref.kind;
     reply->objects[0].form = FT_WIRE_BYTES;
     reply->objects[0].at = n->object;
-    reply->objects[0].count = task->refs[0].length;
+    reply->objects[0].count = task->objects[0].ref.length;
 }
 
 static void room(void *ctx, uint32_t *arena_bytes, uint32_t *free_bytes)

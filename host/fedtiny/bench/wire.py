@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedtiny.bench import cases, programs, wire_host, wire_lines, wire_mqtt
+from fedtiny.bench import cases, programs, wire_host, wire_lines, wire_mqtt, wire_size
 from fedtiny.bench.suite import Config, Goal, Peer, Say, Suite, Take
 from fedtiny.bench.wire_lines import Goodput, WireBytes
 from fedtiny.link.links import BITS_A_BYTE
@@ -36,6 +36,8 @@ GOALS = {
     "serial.921600.loss5.goodput": Goal(round(0.6 * 92.16, 2), at_least=True),
     "update.d0.05.f16.bytes_over_values": Goal(1.05 + 64 / (2 * UPDATE_VALUES)),
     "mask.bytes_over_entropy": Goal(1.25),
+    "node.wire.flash_bytes": Goal(12 * 1024),
+    "node.wire.ram_bytes": Goal(4 * 1024),
     "mqtt.1000.round_s": Goal(5),
 }
 
@@ -46,7 +48,7 @@ class WireBench:
     """Measures what rows ask for, each thing once."""
 
     def __init__(self, folder: Path, say: Say, wanted: Sequence[str]) -> None:
-        self._folder, self._say, self._wanted = folder, say, wanted
+        self.folder, self._say, self._wanted = folder, say, wanted
         self._goodputs: dict[tuple[int, float], Goodput] = {}
         self._bytes: WireBytes | None = None
         self._round: wire_mqtt.Round | None = None
@@ -61,7 +63,7 @@ class WireBench:
 
     async def _all(self, lines: Sequence[tuple[int, float]]) -> list[Goodput]:
         def command(baud: int, loss: float) -> list[str]:
-            return programs.node_command(self._folder / _goodput_name(baud, loss), baud / BITS_A_BYTE)
+            return programs.node_command(self.folder / _goodput_name(baud, loss), baud / BITS_A_BYTE)
 
         return await asyncio.gather(*(wire_lines.goodput(command(*line), *line) for line in lines))
 
@@ -69,16 +71,14 @@ class WireBench:
         if self._bytes is None:
             self._say("an update and a mask on the wire")
             model, masks = net()
-            self._bytes = asyncio.run(
-                wire_lines.wire_bytes(programs.node_command(self._folder / "bytes"), model, masks)
-            )
+            self._bytes = asyncio.run(wire_lines.wire_bytes(programs.node_command(self.folder / "bytes"), model, masks))
         return self._bytes
 
     def round(self) -> wire_mqtt.Round:
         if self._round is None:
             self._say(f"{NODES} nodes behind a broker")
-            swarm = programs.swarm(self._folder)
-            self._round = wire_mqtt.mqtt_round([str(swarm)], NODES, MODEL_BYTES, self._folder)
+            swarm = programs.swarm(self.folder)
+            self._round = wire_mqtt.mqtt_round([str(swarm)], NODES, MODEL_BYTES, self.folder)
         return self._round
 
 
@@ -159,6 +159,10 @@ def _mqtt(unit: str, figure: Callable[[wire_mqtt.Round], float]) -> Entry:
     return Entry(unit, take)
 
 
+def _size(measure: Callable[[Path], tuple[int, Config]]) -> Entry:
+    return Entry("bytes", lambda bench: measure(bench.folder))
+
+
 def _host(measure: Callable[[], float], what: str) -> Entry:
     def take(bench: WireBench) -> tuple[float, Config]:
         return 1e6 * measure(), {"what": what, "payload": wire_host.PAYLOAD}
@@ -171,6 +175,8 @@ def entries() -> dict[str, Entry]:
     found = {_goodput_name(baud, loss): _goodput(baud, loss) for loss in (0.0, LOSS) for baud in BAUDS}
     found["update.d0.05.f16.bytes_over_values"] = _update()
     found["mask.bytes_over_entropy"] = _mask()
+    found["node.wire.flash_bytes"] = _size(wire_size.flash_bytes)
+    found["node.wire.ram_bytes"] = _size(wire_size.ram_bytes)
     found["mqtt.1000.round_s"] = _mqtt("s", lambda r: r.round_s)
     found["mqtt.1000.host_s"] = _mqtt("s", lambda r: r.host_s)
     found["mqtt.1000.handshakes_s"] = _mqtt("s", lambda r: r.handshakes_s)

@@ -24,11 +24,12 @@ from fedtiny_export.errors import ConfigError, FleetError
 
 FLEET = "bench"
 START_S = 20.0
+ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Round:
-    """`round_s`: from the first task to the last update; `host_s`: the host's processor time in it.
+    """The fastest of `ROUNDS`. `round_s`: from the first task to the last update; `host_s`: the host's processor time.
 
     `nodes_s`: processor time of all nodes and the broker, from their start to their end.
     """
@@ -56,7 +57,7 @@ def mqtt_round(swarm: Sequence[str], nodes: int, object_bytes: int, folder: Path
             try:
                 if process.stdout.readline() != "ready\n":
                     raise FleetError("the nodes of the benchmark did not reach the broker")
-                found = asyncio.run(_round(port, key, nodes, object_bytes))
+                found = asyncio.run(_rounds(port, key, nodes, object_bytes))
             finally:
                 process.stdin.close()
                 process.wait(START_S)
@@ -69,9 +70,7 @@ def _children_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-async def _round(port: int, key: bytes, nodes: int, object_bytes: int) -> Round:
-    model = Payload(ObjectKind.MODEL, os.urandom(object_bytes))
-    job = Job(TaskKind.LOAD, objects=(model,), limit_s=120.0)
+async def _rounds(port: int, key: bytes, nodes: int, object_bytes: int) -> Round:
     async with Broker(Account("127.0.0.1", port, FLEET, tls=False)) as broker:
         names = [f"b{number:04}" for number in range(nodes)]
         hosts = [Connection(broker.link(name), Identity(name, key=key)) for name in names]
@@ -79,21 +78,37 @@ async def _round(port: int, key: bytes, nodes: int, object_bytes: int) -> Round:
         for host in hosts:
             await host.open()
         await asyncio.gather(*(host.reach() for host in hosts))
-        ready, busy = time.perf_counter(), time.process_time()
-        answers = await asyncio.gather(*(host.ask(job) for host in hosts))
-        end, busy = time.perf_counter(), time.process_time() - busy
-        if any(answer.objects != (model,) for answer in answers):
-            raise FleetError("an update came back with other bytes")
-        traffic = [host.traffic for host in hosts]
+        handshakes_s = time.perf_counter() - start
+        rounds = [await _round(hosts, object_bytes) for _ in range(ROUNDS)]
         for host in hosts:
             await host.close()
+    return replace(min(rounds, key=lambda found: found.round_s), handshakes_s=handshakes_s)
+
+
+async def _round(hosts: Sequence[Connection], object_bytes: int) -> Round:
+    model = Payload(ObjectKind.MODEL, os.urandom(object_bytes))
+    job = Job(TaskKind.LOAD, objects=(model,), limit_s=120.0)
+    frames, again = _frames(hosts), _sent_again(hosts)
+    start, busy = time.perf_counter(), time.process_time()
+    answers = await asyncio.gather(*(host.ask(job) for host in hosts))
+    end, busy = time.perf_counter(), time.process_time() - busy
+    if any(answer.objects != (model,) for answer in answers):
+        raise FleetError("an update came back with other bytes")
     return Round(
-        handshakes_s=ready - start,
-        round_s=end - ready,
+        handshakes_s=0.0,
+        round_s=end - start,
         host_s=busy,
-        frames=sum(t.down_frames.total() + t.up_frames.total() for t in traffic),
-        sent_again=sum(t.resent_blocks + t.asked_again for t in traffic),
+        frames=_frames(hosts) - frames,
+        sent_again=_sent_again(hosts) - again,
     )
+
+
+def _frames(hosts: Sequence[Connection]) -> int:
+    return sum(host.traffic.down_frames.total() + host.traffic.up_frames.total() for host in hosts)
+
+
+def _sent_again(hosts: Sequence[Connection]) -> int:
+    return sum(host.traffic.resent_blocks + host.traffic.asked_again for host in hosts)
 
 
 def mosquitto() -> str | None:

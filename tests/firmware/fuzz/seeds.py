@@ -79,23 +79,31 @@ SCRIPTS = {
 
 
 RECONSTRUCTION = 2
-# density, how activations are kept, lean | layerwise << 1 | plain SGD << 2, the loss, and layers that train
-SETTINGS = ((0.5, 0, 0, 0, 0), (0.7, 2, 3, 1, 1), (1.0, 1, 5, 0, 0))
+# script, micro-batch, density, how activations are kept, lean | layerwise << 1 | plain SGD << 2, the loss, and layers
+# that train; layers nearly full are held whole where the micro-batch is 1
+SETTINGS = (
+    ("work", 2, 0.5, 0, 0, 0, 0),
+    ("mask", 2, 0.7, 2, 3, 1, 1),
+    ("states", 2, 1.0, 1, 5, 0, 0),
+    ("work", 1, 0.9, 0, 0, 0, 0),
+    ("mask", 1, 0.9, 0, 2, 0, 2),
+)
 
 
 def write_seeds(folder: Path) -> list[Path]:
     written = []
     for name, module in NETS.items():
         model = from_torch(module, SHAPE)
-        for (density, keep, knobs, loss, last), (what, calls) in zip(SETTINGS, SCRIPTS.items(), strict=True):
+        for number, (what, batch, density, keep, knobs, loss, last) in enumerate(SETTINGS):
+            calls = SCRIPTS[what]
             masks = random_masks(model, density) if density < 1 else {}
             arrays = {key: array * masks.get(key, np.True_) for key, array in model.arrays.items()}
             blob = write_blob(model.graph, arrays, masks, names=False)
             loss = RECONSTRUCTION if name == "autoencoder" else loss
             head = struct.pack(
-                "<BHBBHHBBBBB", 0, 2, 15, int(what == "mask"), 9, 64, keep, knobs, loss, last, len(calls)
+                "<BHBBHHBBBBB", 0, batch, 15, int(what == "mask"), 9, 64, keep, knobs, loss, last, len(calls)
             )
-            path = folder / f"{name}-{what}.bin"
+            path = folder / f"{name}-{number}-{what}.bin"
             path.write_bytes(head + calls + blob)
             written.append(path)
     return written

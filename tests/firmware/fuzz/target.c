@@ -4,7 +4,7 @@
  *
  *   0      flags: bit 0 leaves the checksums as they are; with any of bits 1 to 3 the input ends at the loader; the others
  *          say what banks there are, none: one arena
- *   1..12  micro-batch (2), modes, norm, topk_max (2), tile bytes (2), keep, other knobs, loss, layers that train
+ *   1..12  micro-batch (2), modes, norm, topk_max (2), tile bytes (2), keep, other knobs, loss and hold, layers that train
  *   13     bytes of script, that many bytes, then the blob
  */
 #include <stdbool.h>
@@ -406,7 +406,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     ft_config config = {.micro_batch = u16(data + 1), .modes = data[3], .norm = data[4], .topk_max = u16(data + 5),
                         .score_tile_bytes = u16(data + 7), .keep = data[9], .lean = data[10] & 1,
-                        .layerwise = data[10] >> 1 & 1, .plain_sgd = data[10] >> 2, .loss = data[11], .last_layers = data[12]};
+                        .layerwise = data[10] >> 1 & 1, .plain_sgd = data[10] >> 2, .loss = data[11] & 15, .hold = data[11] >> 4,
+                        .last_layers = data[12]};
     script s = {data + CONFIG + 1, data + CONFIG + 1 + data[CONFIG]};
     if (s.end > data + size)
         s.end = data + size;

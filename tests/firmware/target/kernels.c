@@ -165,6 +165,11 @@ static void pointwise(void)
                 want[i] = dy[i] + w[i];
             check("add", n, 0, 0);
             start();
+            ft_scale_run(got, dy, 0.25f, 1.5f, -0.125f, n);
+            for (uint32_t i = 0; i < n; i++)
+                want[i] = (dy[i] - 0.25f) * 1.5f + -0.125f;
+            check("scale", n, 0, 0);
+            start();
             memcpy(other, dy, sizeof other);
             fill(x, n);
             memcpy(other_want, x, sizeof other_want);
