@@ -7,7 +7,6 @@ import math
 import random
 import struct
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import cbor2
