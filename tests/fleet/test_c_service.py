@@ -146,10 +146,10 @@ def test_what_is_in_the_way_of_a_task_is_said_with_numbers() -> None:
     model = runs.model()
     blob = write_blob(model.graph, model.arrays, masks(model.graph, 0))
     load = Load(blob=blob, micro_batch=8)
-    assert pair.refusal(TASKS["train"]).problem == "this node has no model yet: load one first"
+    assert pair.refusal(TASKS["train"]).problem == "no model yet: load one first"
     assert pair.refusal(install(1)).status == STATE
     pair.over_wire(PutData(x=x[:, :, :6], y=y, dev_count=8))
-    assert pair.refusal(load).problem == "samples of 72 numbers, and the model takes 144"
+    assert pair.refusal(load).problem == "samples of 72 numbers, the model takes 144"
     pair.over_wire(PutData(x=x, y=y, dev_count=8))
     pair.over_wire(load)
     assert pair.refusal(Job(TaskKind.TRAIN, parameters=(1, 2))).status == ARG
@@ -157,7 +157,7 @@ def test_what_is_in_the_way_of_a_task_is_said_with_numbers() -> None:
     assert pair.refusal(Job(TaskKind.LOAD, parameters=(1,) * 11)).status == ARG
     damaged = replace(load, blob=blob[:-1] + bytes((blob[-1] ^ 1,)))
     assert pair.refusal(damaged).status == BLOB
-    assert pair.refusal(Job(TaskKind.INFER, parameters=(2,))).problem.startswith("this node has no model yet")
+    assert pair.refusal(Job(TaskKind.INFER, parameters=(2,))).problem.startswith("no model yet")
 
 
 def test_memory_that_does_not_suffice_is_said_with_numbers_and_nothing_breaks() -> None:

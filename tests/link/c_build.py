@@ -24,7 +24,7 @@ def sources() -> list[Path]:
 
 
 def build(out: Path, files: list[Path], *flags: str) -> Path:
-    command = ["gcc", *FLAGS, *wire_flags(), *flags, "-o", out, *files, "-lm"]
+    command = ["gcc", *FLAGS, *wire_flags(), *flags, "-o", out, *files, *([] if "-c" in flags else ["-lm"])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "cannot find" in done.stderr and "san" in done.stderr:
         pytest.skip("gcc has no sanitizers here: apt-get install libasan8 libubsan1")

@@ -24,12 +24,15 @@ static uint64_t word(const uint8_t *p)
     return w;
 }
 
-static void mix(uint64_t *v, uint32_t a, uint32_t b, uint32_t c, uint32_t d, uint64_t x, uint32_t first, uint32_t second)
+/* RFC 7693's G: four times the same step, between a, b, d and between c, d, b. */
+static void mix(uint64_t *a, uint64_t *b, uint64_t *c, uint64_t *d, uint64_t x, uint64_t y)
 {
-    v[a] += v[b] + x;
-    v[d] = turn(v[d] ^ v[a], first);
-    v[c] += v[d];
-    v[b] = turn(v[b] ^ v[c], second);
+    static const uint8_t turns[] = {32, 24, 16, 63};
+    for (uint32_t i = 0; i < sizeof turns; i++, x = i == 2 ? y : 0) {
+        uint64_t *sum = i % 2 ? c : a, *with = i % 2 ? d : b, *turned = i % 2 ? b : d;
+        *sum += *with + x;
+        *turned = turn(*turned ^ *sum, turns[i]);
+    }
 }
 
 static void compress(ft_blake2b *b, uint32_t count, uint64_t last)
@@ -43,9 +46,9 @@ static void compress(ft_blake2b *b, uint32_t count, uint64_t last)
     for (uint32_t round = 0; round < ROUNDS; round++) {
         uint64_t order = sigma[round % 10];
         for (uint32_t i = 0; i < 8; i++, order >>= 8) {
-            uint32_t turned = i / 4, B = 4 + (i + turned) % 4, c = 8 + (i + 2 * turned) % 4, d = 12 + (i + 3 * turned) % 4;
-            mix(v, i % 4, B, c, d, word(b->block + 8 * (order & 15)), 32, 24);
-            mix(v, i % 4, B, c, d, word(b->block + 8 * (order >> 4 & 15)), 16, 63);
+            uint32_t side = i / 4; /* columns, then diagonals */
+            mix(v + i % 4, v + 4 + (i + side) % 4, v + 8 + (i + 2 * side) % 4, v + 12 + (i + 3 * side) % 4,
+                word(b->block + 8 * (order & 15)), word(b->block + 8 * (order >> 4 & 15)));
         }
     }
     for (int i = 0; i < 8; i++)

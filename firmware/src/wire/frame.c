@@ -4,7 +4,7 @@
 #include "monocypher.h"
 #include "wire.h"
 
-enum { VERSION = 1, FROM_HOST = 1, PROTECTED = 2, KNOWN_FLAGS = 3, NONCE = 12, WINDOW = 64 };
+enum { VERSION = 1, FROM_HOST = 1, PROTECTED = 2, KNOWN_FLAGS = 3, NONCE = 12, KEY_ONCE = 32, WINDOW = 64 };
 enum { LEAD = 1 + FT_WIRE_FRAME / 254 + 1 }; /* room for a zero and COBS's growth in front of the frame */
 #define LAST_COUNTER 0xFFFFFFFFu
 
@@ -12,18 +12,31 @@ typedef char the_stuffed_frame_fits[FT_WIRE_STUFFED >= LEAD + FT_WIRE_FRAME ? 1 
 
 static uint32_t crc32(const uint8_t *bytes, uint32_t count) { return ~ft_blob_crc(0xFFFFFFFFu, bytes, count); }
 
-static void store(uint8_t *at, uint32_t value, uint32_t bytes)
-{
-    for (; bytes--; value >>= 8)
-        *at++ = (uint8_t)value;
-}
-
-/* The header is the nonce: key and counter make it one that never comes twice. */
-static void cipher(crypto_aead_ctx *ctx, const uint8_t *key, const uint8_t *header)
+/* ChaCha20 (RFC 8439) of a payload, or with payload NULL of zeros. The header is the nonce: key and counter make it one that never
+ * comes twice. */
+static void cipher(uint8_t *out, const uint8_t *payload, uint32_t count, const uint8_t *key, const uint8_t *header, uint32_t block)
 {
     uint8_t nonce[NONCE] = {0};
     memcpy(nonce, header, FT_FRAME_HEADER);
-    crypto_aead_init_ietf(ctx, key, nonce);
+    crypto_chacha20_ietf(out, payload, count, key, nonce, block);
+}
+
+/* The tag of AEAD_CHACHA20_POLY1305 (RFC 8439, section 2.8) over a header and an encrypted payload. */
+static void authenticate(uint8_t tag[FT_FRAME_TAG], const uint8_t *key, const uint8_t *header, uint32_t count)
+{
+    static const uint8_t zeros[16];
+    crypto_poly1305_ctx ctx;
+    uint8_t once[KEY_ONCE], lengths[16] = {FT_FRAME_HEADER};
+    cipher(once, 0, sizeof once, key, header, 0);
+    ft_store_u32(lengths + 8, count);
+    crypto_poly1305_init(&ctx, once);
+    crypto_poly1305_update(&ctx, header, FT_FRAME_HEADER);
+    crypto_poly1305_update(&ctx, zeros, 16 - FT_FRAME_HEADER);
+    crypto_poly1305_update(&ctx, header + FT_FRAME_HEADER, count);
+    crypto_poly1305_update(&ctx, zeros, -count & 15);
+    crypto_poly1305_update(&ctx, lengths, sizeof lengths);
+    crypto_poly1305_final(&ctx, tag);
+    crypto_wipe(once, sizeof once);
 }
 
 /* Takes each counter once, and none more than 63 below the highest (RFC 4303, section 3.4.3). */
@@ -44,13 +57,14 @@ static bool is_new(ft_wire_session *s, uint32_t counter)
 
 static bool open_protected(const ft_wire_session *s, uint8_t *bytes, uint32_t count)
 {
-    crypto_aead_ctx ctx;
-    uint8_t *payload = bytes + FT_FRAME_HEADER;
-    uint32_t length = count - FT_FRAME_HEADER - FT_FRAME_TAG;
-    cipher(&ctx, s->keys + FT_WIRE_KEY, bytes);
-    bool genuine = crypto_aead_read(&ctx, payload, payload + length, bytes, FT_FRAME_HEADER, payload, length) == 0;
-    crypto_wipe(&ctx, sizeof ctx);
-    return genuine;
+    uint8_t tag[FT_FRAME_TAG], *payload = bytes + FT_FRAME_HEADER;
+    const uint8_t *key = s->keys + FT_WIRE_KEY;
+    count -= FT_FRAME_HEADER + FT_FRAME_TAG;
+    authenticate(tag, key, bytes, count);
+    if (crypto_verify16(tag, payload + count) != 0)
+        return false;
+    cipher(payload, payload, count, key, bytes, 1);
+    return true;
 }
 
 bool ft_frame_open(ft_wire *wire, uint8_t *bytes, uint32_t count, ft_frame *frame)
@@ -83,19 +97,18 @@ void ft_frame_seal(ft_wire *wire, uint8_t type, uint32_t count)
     bool inside = type == FT_FRAME_READY || type >= FT_FRAME_TASK, protected = inside && !s->open;
     frame[0] = (uint8_t)(VERSION << 4 | (protected ? PROTECTED : 0));
     frame[1] = type;
-    store(frame + 2, inside ? s->number : 0, 2);
-    store(frame + 4, inside ? s->sent++ : 0, 4);
+    frame[2] = inside ? (uint8_t)s->number : 0;
+    frame[3] = inside ? (uint8_t)(s->number >> 8) : 0;
+    ft_store_u32(frame + 4, inside ? s->sent++ : 0);
     if (inside && s->sent == LAST_COUNTER) /* the next handshake gives new keys */
         s->running = false;
     if (protected) {
-        crypto_aead_ctx ctx;
-        cipher(&ctx, s->keys, frame);
-        crypto_aead_write(&ctx, payload, payload + count, frame, FT_FRAME_HEADER, payload, count);
-        crypto_wipe(&ctx, sizeof ctx);
+        cipher(payload, payload, count, s->keys, frame, 1);
+        authenticate(payload + count, s->keys, frame, count);
         count += FT_FRAME_HEADER + FT_FRAME_TAG;
     } else {
         count += FT_FRAME_HEADER;
-        store(frame + count, crc32(frame, count), FT_FRAME_CRC);
+        ft_store_u32(frame + count, crc32(frame, count));
         count += FT_FRAME_CRC;
     }
     wire->sent_from = LEAD;

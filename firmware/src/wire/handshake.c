@@ -216,17 +216,13 @@ void ft_handshake_welcome(ft_wire *wire, const uint8_t *payload, uint32_t count)
 void ft_handshake_enrol(ft_wire *wire, const uint8_t *payload, uint32_t count)
 {
     ft_item m[2];
-    uint32_t id_bytes;
-    const uint8_t *key = ft_record_key(wire), *device = ft_record_id(wire, &id_bytes);
-    if (!ft_message_decode(&ft_enrol, payload, count, m)) {
+    const uint8_t *key = ft_record_key(wire);
+    if (!ft_message_decode(&ft_enrol, payload, count, m))
         wire->counts.dropped++;
-        return;
-    }
-    const ft_item *new_id = &m[FT_ENROL_DEVICE], *new_key = &m[FT_ENROL_KEY];
-    if (key && (crypto_verify32(key, new_key->at) != 0 || new_id->number != id_bytes || memcmp(new_id->at, device, id_bytes) != 0))
+    else if (key && crypto_verify32(key, m[FT_ENROL_KEY].at) != 0)
         refuse(wire, FT_REASON_KEY, 0);
-    else if (key || ft_record_enrol(wire, new_id->at, (uint32_t)new_id->number, new_key->at))
-        wire->wants |= FT_WANTS_ENROLLED;
+    else if (key || ft_record_enrol(wire, m[FT_ENROL_DEVICE].at, m[FT_ENROL_DEVICE].number, m[FT_ENROL_KEY].at))
+        wire->wants |= FT_WANTS_ENROLLED; /* one that has the key says so again, under its own id */
 }
 
 uint32_t ft_handshake_enrolled(const ft_wire *wire, uint8_t *out)

@@ -33,8 +33,7 @@ bool ft_record_start(ft_wire *wire)
     }
     if (!(r[FLAGS] & HAS_KEY))
         name(r, wire->facts->device, (uint32_t)strlen(wire->facts->device));
-    for (uint32_t i = BOOTS; i < BOOTS + 4 && ++r[i] == 0; i++) /* carries on where a byte wraps */
-        ;
+    ft_store_u32(r + BOOTS, ft_load_u32(r + BOOTS) + 1);
     return keep(wire, r);
 }
 

@@ -82,7 +82,7 @@ void ft_samples_bind(ft_service *s, ft_wire_reply *reply)
     if (!s->node)
         return;
     if (!s->own && samples->count && s->floats != ft_input_size(s->node)) {
-        ft_wire_fail(reply, FT_ERR_ARG, "samples of % numbers, and the model takes %", s->floats, ft_input_size(s->node));
+        ft_wire_fail(reply, FT_ERR_ARG, "samples of % numbers, the model takes %", s->floats, ft_input_size(s->node));
         data.count = data.dev_count = 0;
     }
     ft_set_data(s->node, samples);
@@ -112,7 +112,7 @@ uint32_t ft_samples_place(ft_service *s, const ft_wire_task *task, uint32_t leng
         s->samples = s->samples_in_all = s->dev_samples = 0;
         ft_samples_bind(s, reply);
     } else if (p.first != s->samples || p.all != s->samples_in_all || p.floats != s->floats) {
-        ft_wire_fail(reply, FT_ERR_STATE, "the part begins at %, and there are % samples: begin anew", p.first, s->samples);
+        ft_wire_fail(reply, FT_ERR_STATE, "there are % samples, no part begins at %", s->samples, p.first);
         return FT_SERVICE_NOWHERE;
     }
     uint32_t below = ft_service_below(s), room = s->samples_at - below;

@@ -1,5 +1,6 @@
 #include "service.h"
 
+#include <stddef.h>
 #include <string.h>
 
 void ft_service_start(ft_service *s, void *memory, uint32_t bytes, const ft_data *own)
@@ -25,13 +26,13 @@ bool ft_service_wrong(ft_wire_reply *reply)
 
 bool ft_service_no_room(ft_wire_reply *reply, uint32_t bytes, uint32_t room)
 {
-    ft_wire_fail(reply, FT_ERR_NOMEM, "% bytes more are needed, and % are free: fewer samples or a smaller model", bytes, room);
+    ft_wire_fail(reply, FT_ERR_NOMEM, "% bytes wanted, % free: fewer samples or a smaller model", bytes, room);
     return false;
 }
 
 static bool no_model(ft_wire_reply *reply)
 {
-    ft_wire_fail(reply, FT_ERR_STATE, "this node has no model yet: load one first", 0, 0);
+    ft_wire_fail(reply, FT_ERR_STATE, "no model yet: load one first", 0, 0);
     return false;
 }
 
@@ -58,7 +59,7 @@ static uint8_t *place(void *ctx, const ft_wire_task *task, uint32_t i, bool *hav
     if (task->kind == FT_DO_PUT_DATA && i == 0) {
         uint32_t at = FT_SERVICE_NOWHERE;
         if (s->own)
-            ft_wire_fail(reply, FT_ERR_STATE, "this node has samples of its own", 0, 0);
+            ft_wire_fail(reply, FT_ERR_STATE, "the node has samples of its own", 0, 0);
         else
             at = ft_samples_place(s, task, ref->length, reply);
         return at == FT_SERVICE_NOWHERE ? 0 : s->memory + at;
@@ -88,25 +89,21 @@ static void add_memory(const ft_service *s, ft_wire_reply *reply)
 
 static bool configuration(const ft_wire_task *task, ft_config *config)
 {
-    enum { MICRO_BATCH, NORM, TOPK_MAX, TILE, MODES, KEEP, LEAN, LAYERWISE, PLAIN_SGD, LAST_LAYERS, LOSS, COUNT };
-    static const uint16_t most[COUNT] = {0xFFFF, 0xFF, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFFFF, 0xFF}; /* 0: 32 bits */
-    uint32_t n[COUNT];
+#define FIELD(name) {offsetof(ft_config, name), sizeof(((ft_config *)0)->name)}
+    static const struct {
+        uint8_t at, bytes;
+    } fields[] = {FIELD(micro_batch), FIELD(norm), FIELD(topk_max), FIELD(score_tile_bytes), FIELD(modes),      FIELD(keep),
+                  FIELD(lean),        FIELD(layerwise), FIELD(plain_sgd), FIELD(last_layers), FIELD(loss)};
+#undef FIELD
+    uint32_t n[sizeof fields / sizeof *fields];
+    memset(config, 0, sizeof *config);
     if (!ft_wire_numbers(task, "iiiiiiiiiii", n))
         return false;
-    for (int i = 0; i < COUNT; i++)
-        if (most[i] && n[i] > most[i])
+    for (uint32_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        if (fields[i].bytes < sizeof *n && n[i] >> 8 * fields[i].bytes)
             return false;
-    *config = (ft_config){.micro_batch = (uint16_t)n[MICRO_BATCH],
-                          .modes = (uint8_t)n[MODES],
-                          .norm = (uint8_t)n[NORM],
-                          .topk_max = n[TOPK_MAX],
-                          .score_tile_bytes = n[TILE],
-                          .keep = (uint8_t)n[KEEP],
-                          .lean = (uint8_t)n[LEAN],
-                          .layerwise = (uint8_t)n[LAYERWISE],
-                          .plain_sgd = (uint8_t)n[PLAIN_SGD],
-                          .last_layers = (uint16_t)n[LAST_LAYERS],
-                          .loss = (uint8_t)n[LOSS]};
+        memcpy((uint8_t *)config + fields[i].at, &n[i], fields[i].bytes); /* every target is little-endian */
+    }
     return true;
 }
 

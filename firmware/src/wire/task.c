@@ -37,9 +37,7 @@ static void begin(ft_wire *wire, const ft_wire_ref *refs)
             object->base = 0;
             wire->fetch.current = NO_OBJECT; /* what is known of blocks was known of another's */
         }
-        if (!at) {
-            if (!wire->reply.status)
-                ft_wire_fail(&wire->reply, FT_ERR_NOMEM, "no room for an object of % bytes", object->ref.length, 0);
+        if (!at) { /* and the reply says why */
             ft_task_complete(wire);
             return;
         }
@@ -85,7 +83,7 @@ void ft_task_come(ft_wire *wire, const uint8_t *payload, uint32_t count)
     memcpy(task->parameters, fits && parameters->at ? parameters->at : payload, task->parameter_bytes);
     begin(wire, refs);
     if (!fits) {
-        ft_wire_fail(&wire->reply, FT_ERR_ARG, "more than % bytes of parameters", FT_WIRE_NUMBERS, 0);
+        ft_wire_fail(&wire->reply, FT_ERR_ARG, "more than % bytes of numbers", FT_WIRE_NUMBERS, 0);
         ft_task_complete(wire);
     }
 }
@@ -98,7 +96,7 @@ void ft_task_do(ft_wire *wire)
         if (wire->task.kind != FORGET)
             wire->tasks.work(wire->tasks.ctx, &wire->task, &wire->counts, ft_record_boots(wire), reply);
         else if (!ft_record_forget(wire))
-            ft_wire_fail(reply, FT_ERR_DATA, "the key could not be erased: the storage failed", 0, 0);
+            ft_wire_fail(reply, FT_ERR_DATA, "the storage failed", 0, 0);
     }
     for (uint32_t i = 0; i < reply->object_count; i++)
         ft_object_name(&reply->objects[i]);

@@ -3,7 +3,7 @@
 #include "../bytes.h"
 #include "service.h"
 
-enum { HEAD = 4, MASK_HEAD = 8, LAYER_HEAD = 8, SCORE = 12, F32 = 0, F16 = 1 };
+enum { HEAD = 4, MASK_HEAD = 8, SCORE = 12, F32 = 0, F16 = 1 };
 
 /* Memory of one task: what is not taken yet, up to the samples. */
 typedef struct {
@@ -21,42 +21,26 @@ static uint32_t work_start(const ft_service *s)
 
 uint32_t ft_work_at(const ft_service *s, uint8_t kind)
 {
-    const uint32_t *work = ft_memory_of(s->node)->mode_work;
-    uint32_t busy = 0;
-    switch (kind) {
-    case FT_DO_EVALUATE:
-    case FT_DO_INFER:
-        busy = work[0];
-        break;
-    case FT_DO_MEASURE_BN:
-        busy = work[1];
-        break;
-    case FT_DO_TRAIN:
-        busy = work[2];
-        break;
-    case FT_DO_SCORE:
-        busy = work[3];
-        break;
-    default:
-        break;
-    }
+    enum { FIRST = FT_DO_MEASURE_BN, COUNT = FT_DO_INFER - FIRST + 1 };
+    static const uint8_t modes[COUNT] = {1, 0, 2, 3, 0}; /* bit numbers of FT_MODE_* */
+    uint32_t i = kind - (uint32_t)FIRST, busy = i < COUNT ? ft_memory_of(s->node)->mode_work[modes[i]] : 0;
     return ft_align8(work_start(s) + busy);
 }
 
-/* NULL: there is no room for so many bytes, and the reply says so. */
-static void *take(desk *d, uint64_t bytes)
+/* NULL: there is no room for so many things of so many bytes, and the reply says so. */
+static void *take(desk *d, uint32_t count, uint32_t each)
 {
     uint32_t room = d->s->samples_at > d->at ? d->s->samples_at - d->at : 0;
     void *at = d->s->memory + d->at;
-    if (bytes > room || ft_align8((uint32_t)bytes) > room) {
-        ft_service_no_room(d->reply, bytes > 0xFFFFFFFFu ? 0xFFFFFFFFu : (uint32_t)bytes, room);
+    if (count > room / each || ft_align8(count * each) > room) {
+        ft_service_no_room(d->reply, count * each, room);
         return 0;
     }
-    d->at += ft_align8((uint32_t)bytes);
+    d->at += ft_align8(count * each);
     return at;
 }
 
-static float *take_floats(desk *d, uint64_t count) { return take(d, count * sizeof(float)); }
+static float *take_floats(desk *d, uint32_t count) { return take(d, count, sizeof(float)); }
 
 static bool check(desk *d, ft_status status)
 {
@@ -143,96 +127,56 @@ static void install(desk *d)
         check(d, ft_set_stats(d->s->node, numbers, count));
 }
 
-/* -- measure_bn, evaluate: for the installed values, or each candidate in turn */
-
-typedef struct {
-    uint32_t subset, count; /* of candidates; 0: the installed values */
-    const float *thresholds;
-    float *installed;
-} pool;
-
-static bool open_pool(desk *d, pool *p)
+/* measure_bn and evaluate: for the installed values, or each candidate in turn. Then the installed values and statistics are back,
+ * whatever happened. */
+static void candidates(desk *d, bool evaluates)
 {
-    uint32_t n[2], length = 0, layers = ft_layer_count(d->s->node), values = ft_value_count(d->s->node);
-    const uint8_t *bytes = object(d, FT_KIND_CANDIDATES, &length);
-    if (!ft_wire_numbers(d->task, "ii", n) || (n[1] > 0) != (bytes != 0)
-        || (uint64_t)n[1] * layers * sizeof(float) != length || (n[1] && !layers))
-        return wrong(d);
-    p->subset = n[0];
-    p->count = n[1];
-    p->thresholds = (const float *)(const void *)bytes;
-    p->installed = 0;
-    if (!p->count)
-        return true;
-    p->installed = take_floats(d, values);
-    return p->installed && check(d, ft_get_values(d->s->node, p->installed, values));
-}
-
-static uint32_t rows(const pool *p) { return p->count ? p->count : 1; }
-
-static bool choose(desk *d, const pool *p, uint32_t row)
-{
-    uint32_t layers = ft_layer_count(d->s->node);
-    return !p->count || check(d, ft_set_thresholds(d->s->node, p->thresholds + row * layers, layers));
-}
-
-/* Back to the installed values, whatever happened. */
-static void close_pool(desk *d, const pool *p)
-{
-    ft_status status = p->count ? ft_set_values(d->s->node, p->installed, ft_value_count(d->s->node)) : FT_OK;
-    if (!d->reply->status)
-        check(d, status);
-}
-
-static void measure(desk *d)
-{
-    pool p;
-    uint32_t floats = ft_stat_count(d->s->node), samples = 0;
-    if (!open_pool(d, &p))
-        return;
-    float *moments = take_floats(d, (uint64_t)rows(&p) * floats);
-    if (!moments)
-        return;
-    memset(moments, 0, rows(&p) * floats * sizeof *moments);
-    for (uint32_t row = 0; row < rows(&p) && choose(d, &p, row); row++)
-        if (!check(d, ft_measure_bn(d->s->node, p.subset, moments + row * floats, floats, &samples)))
-            break;
-    close_pool(d, &p);
-    ft_wire_add_integer(d->reply, samples);
-    give(d, FT_KIND_MOMENTS, FT_WIRE_F32, moments, rows(&p) * floats);
-}
-
-static void evaluate(desk *d)
-{
-    pool p;
-    uint32_t floats = ft_stat_count(d->s->node), length, count = 0;
-    const float *stats = 0;
-    ft_score_sum sum = {0};
-    if (!open_pool(d, &p))
-        return;
-    const uint8_t *bytes = object(d, FT_KIND_STATISTICS, &length);
-    if (bytes && !(stats = vector(d, bytes, length, &count)))
-        return;
-    if (bytes && count != (uint64_t)rows(&p) * floats) {
+    ft_node *node = d->s->node;
+    uint32_t layers = ft_layer_count(node), values = ft_value_count(node), floats = ft_stat_count(node);
+    uint32_t n[2], length = 0, samples, given = 0, each = evaluates ? SCORE : floats * (uint32_t)sizeof(float);
+    const float *thresholds = (const void *)object(d, FT_KIND_CANDIDATES, &length), *stats = 0;
+    ft_score_sum sum;
+    if (!ft_wire_numbers(d->task, "ii", n) || (n[1] > 0) != (thresholds != 0)
+        || (n[1] && (length % n[1] || length / n[1] != layers * sizeof(float)))) {
         wrong(d);
         return;
     }
-    float *before = take_floats(d, floats);
-    uint8_t *scores = take(d, (uint64_t)rows(&p) * SCORE);
-    if (!before || !scores || !check(d, ft_get_stats(d->s->node, before, floats)))
+    uint32_t rows = n[1] ? n[1] : 1;
+    const uint8_t *bytes = object(d, FT_KIND_STATISTICS, &length);
+    if (bytes && (stats = vector(d, bytes, length, &given)) == 0)
         return;
-    for (uint32_t row = 0; row < rows(&p) && choose(d, &p, row); row++) {
-        if (stats && !check(d, ft_set_stats(d->s->node, stats + row * floats, floats)))
-            break;
-        if (!check(d, ft_evaluate(d->s->node, p.subset, &sum)))
-            break;
-        memcpy(scores + row * SCORE, &sum.loss_sum, sizeof sum.loss_sum);
-        memcpy(scores + row * SCORE + sizeof sum.loss_sum, &sum.correct, sizeof sum.correct);
+    if (bytes && (given % rows || given / rows != floats)) {
+        wrong(d);
+        return;
     }
-    ft_set_stats(d->s->node, before, floats);
-    close_pool(d, &p);
-    ft_wire_add_integer(d->reply, subset_count(d->s, p.subset));
-    give(d, FT_KIND_SCORES, FT_WIRE_BYTES, scores, rows(&p) * SCORE);
+    uint8_t *results = each ? take(d, rows, each) : d->s->memory;
+    float *installed = take_floats(d, n[1] ? values : 0), *before = take_floats(d, floats);
+    if (!results || !installed || !before || (n[1] && !check(d, ft_get_values(node, installed, values))))
+        return;
+    ft_get_stats(node, before, floats);
+    memset(results, 0, rows * each);
+    for (uint32_t row = 0; row < rows; row++) {
+        uint8_t *to = results + row * each;
+        if (n[1] && !check(d, ft_set_thresholds(node, thresholds + row * layers, layers)))
+            break;
+        if (stats && !check(d, ft_set_stats(node, stats + row * floats, floats)))
+            break;
+        if (!check(d, evaluates ? ft_evaluate(node, n[0], &sum)
+                                : ft_measure_bn(node, n[0], (float *)(void *)to, floats, &samples)))
+            break;
+        if (evaluates) {
+            memcpy(to, &sum.loss_sum, sizeof sum.loss_sum);
+            memcpy(to + sizeof sum.loss_sum, &sum.correct, sizeof sum.correct);
+        }
+    }
+    ft_set_stats(node, before, floats);
+    if (n[1])
+        ft_set_values(node, installed, values);
+    ft_wire_add_integer(d->reply, subset_count(d->s, n[0]));
+    if (evaluates)
+        give(d, FT_KIND_SCORES, FT_WIRE_BYTES, results, rows * each);
+    else
+        give(d, FT_KIND_MOMENTS, FT_WIRE_F32, results, rows * floats);
 }
 
 /* -- train, score, infer */
@@ -247,11 +191,8 @@ static void train(desk *d)
         wrong(d);
         return;
     }
-    task.epochs = n[0];
-    task.seed = n[1];
-    memcpy(&task.lr, n + 2, sizeof task.lr);
-    memcpy(&task.momentum, n + 3, sizeof task.momentum);
-    memcpy(&task.weight_decay, n + 4, sizeof task.weight_decay);
+    const uint32_t fields[] = {n[0], n[2], n[3], n[4], n[1]}; /* ft_train_task's, in its order */
+    memcpy(&task, fields, sizeof task);
     uint32_t moments_at = d->at;
     d->at = start;
     float *trained = take_floats(d, values); /* from idle memory: filled when training is over */
@@ -272,30 +213,28 @@ static void train(desk *d)
 
 static void score(desk *d)
 {
-    uint32_t at = 0, batches, seed, layer, k, found;
-    uint8_t *first = take(d, 0);
+    uint32_t at = 0, batches, seed, layer, k, found, begin = d->at;
     const ft_topk_entry *entries;
-    if (!first || !ft_wire_integer(d->task, &at, &batches) || !ft_wire_integer(d->task, &at, &seed)) {
+    bool good = ft_wire_integer(d->task, &at, &batches) && ft_wire_integer(d->task, &at, &seed);
+    while (good && !ft_wire_no_more(d->task, at)) {
+        good = ft_wire_integer(d->task, &at, &layer) && ft_wire_integer(d->task, &at, &k) && layer <= 0xFFFF;
+        if (!good)
+            break;
+        if (!check(d, ft_score(d->s->node, layer, k, batches, seed, &entries, &found)))
+            return;
+        uint32_t *out = take(d, found + 1, sizeof *entries); /* the head has the size of an entry */
+        if (!out)
+            return;
+        out[0] = layer;
+        out[1] = found;
+        memcpy(out + 2, entries, found * sizeof *entries);
+    }
+    if (!good) {
         wrong(d);
         return;
     }
-    uint32_t begin = d->at;
-    while (!ft_wire_no_more(d->task, at)) {
-        if (!ft_wire_integer(d->task, &at, &layer) || !ft_wire_integer(d->task, &at, &k) || layer > 0xFFFF) {
-            wrong(d);
-            return;
-        }
-        if (!check(d, ft_score(d->s->node, layer, k, batches, seed, &entries, &found)))
-            return;
-        uint8_t *out = take(d, LAYER_HEAD + (uint64_t)found * sizeof *entries);
-        if (!out)
-            return;
-        const uint32_t head[] = {layer, found};
-        memcpy(out, head, LAYER_HEAD);
-        memcpy(out + LAYER_HEAD, entries, found * sizeof *entries);
-    }
     ft_wire_add_integer(d->reply, sample_count(d->s));
-    give(d, FT_KIND_TOPK, FT_WIRE_BYTES, first, d->at - begin);
+    give(d, FT_KIND_TOPK, FT_WIRE_BYTES, d->s->memory + begin, d->at - begin);
 }
 
 static void infer(desk *d)
@@ -308,7 +247,7 @@ static void infer(desk *d)
         wrong(d);
         return;
     }
-    float *x = take_floats(d, floats), *logits = take_floats(d, (uint64_t)count * classes);
+    float *x = take_floats(d, floats), *logits = take(d, count, classes * (uint32_t)sizeof(float));
     if (!x || !logits)
         return;
     for (uint32_t i = 0; i < count; i++) {
@@ -329,10 +268,8 @@ void ft_work_do(ft_service *s, const ft_wire_task *task, ft_wire_reply *reply)
         install(&d);
         break;
     case FT_DO_MEASURE_BN:
-        measure(&d);
-        break;
     case FT_DO_EVALUATE:
-        evaluate(&d);
+        candidates(&d, task->kind == FT_DO_EVALUATE);
         break;
     case FT_DO_TRAIN:
         train(&d);
