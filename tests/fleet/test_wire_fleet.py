@@ -274,7 +274,7 @@ def test_a_model_that_a_board_has_no_room_for_is_refused_in_the_cores_words(lab:
         fleet.close()
     assert isinstance(answer, NodeFailure)
     assert answer.reason.startswith("it cannot do Load: the memory is too small (")
-    assert re.search(r"\d+ are free", answer.reason)
+    assert re.search(r"\(\d+ bytes .*\d+ .*free", answer.reason)
     assert "Set fleet.ram_bytes to what is free: then it is said which settings make the model fit." in answer.reason
 
 
