@@ -70,7 +70,7 @@ def _size(target: str, elf: Path, *options: str) -> list[list[str]]:
 
 
 def flash_image(target: str, build: Build, name: str, folder: Path) -> Path:
-    """An image of start-up code and one of this package's flash_*.c: none (the core alone), wire, node (all of it)."""
+    """An image of start-up code and one of this package's flash_*.c: none (the core), wire, or node (all of it)."""
     board = board_of(target)
     start = ("port/qemu/start_cortexm.c", "port/freestanding/memory.c")
     bare = board.model_copy(update={"tools": board.toolchain.model_copy(update={"sources": start})})
