@@ -18,10 +18,13 @@ from fedtiny.link.messages import (
     Announce,
     Hello,
     Invite,
+    Message,
     ObjectKind,
     Profile,
     Reason,
     Refuse,
+    Request,
+    Task,
     TaskKind,
     decode,
     decode_first,
@@ -197,6 +200,28 @@ def test_frames_that_come_again_are_not_heard_again() -> None:
         assert FrameType.REPLY not in [frame[1] for frame in said(node, line.now)]
     assert len(node.done) == done
     assert node.counts.dropped > dropped
+
+
+def test_a_reply_that_waits_is_not_taken_for_that_to_a_newer_task() -> None:
+    """The line is full while the host asks for an old reply again, gives up and asks for something else."""
+    gift = Payload(ObjectKind.VALUES, bytes(5000))
+    node = CNode(random=False, work=lambda task, objects: (0, (), (gift,)))
+    shake = Handshake(Identity("n1", Profile.PSK, KEY), max_payload=1024, random=random.Random(3).randbytes)
+    (hello,) = tell(node, shake.invite)
+    session = shake.on_hello(hello[8:-4])
+    tell(node, session.welcome)
+
+    def put(kind: FrameType, message: Message) -> None:
+        node.feed(b"\0" + stuff(session.session.seal(kind, encode(message))), 1.0)
+        node.tick(1.0)
+
+    put(FrameType.TASK, Task(1, bytes(8), 0, 0, TaskKind.DESCRIBE))
+    assert [session.session.unseal(frame).type for frame in said(node, 1.0)] == [FrameType.ACK, FrameType.REPLY]
+    put(FrameType.REQUEST, Request(gift.ref.hash, 0, 1))
+    put(FrameType.TASK, Task(1, bytes(8), 0, 0, TaskKind.DESCRIBE))
+    put(FrameType.TASK, Task(2, bytes(8), 0, 0, TaskKind.INFER, None, (gift.ref,)))
+    kinds = [session.session.unseal(frame).type for frame in said(node, 1.0)]
+    assert kinds == [FrameType.DATA, FrameType.REQUEST]
 
 
 # -- what it keeps

@@ -18,6 +18,7 @@ void ft_task_complete(ft_wire *wire)
 static void begin(ft_wire *wire, const ft_wire_ref *refs)
 {
     ft_wire_task *task = &wire->task;
+    wire->wants &= (uint8_t)~(FT_WANTS_ACK | FT_WANTS_REPLY); /* of the task before */
     memset(&wire->reply, 0, sizeof wire->reply);
     memset(&wire->queue, 0, sizeof wire->queue);
     for (uint32_t i = 0; i < task->object_count; i++) {
