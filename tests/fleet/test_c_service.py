@@ -129,6 +129,15 @@ def test_samples_arrive_bit_for_bit_in_parts(colours: int, most: int) -> None:
     same(*pair.ask(TASKS["train"]))
 
 
+def test_no_samples_at_all_are_samples_too(pair: Pair) -> None:
+    none = Payload(ObjectKind.SAMPLES, bytes(4))
+    answer = ask(pair.line, Job(TaskKind.INFER, parameters=(0,), objects=(none,)))
+    assert (answer.status, answer.objects) == (0, (Payload(ObjectKind.LOGITS, bytes(4)),))
+    assert ask(pair.line, Job(TaskKind.PUT_DATA, parameters=(0, 0, 0, 0, 144), objects=(none,))).status == 0
+    assert ask(pair.line, Job(TaskKind.DESCRIBE)).results == (0, 0)
+    assert pair.refusal(TASKS["train"]).status == STATE
+
+
 def test_a_model_that_the_node_runs_is_not_sent_again(pair: Pair) -> None:
     host = pair.line.host
     assert isinstance(host, Endpoint)
@@ -224,6 +233,7 @@ def bad_jobs() -> dict[str, Job]:
         "more parameters than a node keeps": job(TaskKind.SCORE, (1, 2, *(2**32 - 1,) * 60)),
         "samples too few": job(TaskKind.INFER, (2,), samples=bytes(4 + 4 * 144)),
         "a colour that the palette lacks": job(TaskKind.INFER, (1,), samples=b"\1" + bytes(11) + b"\1" * 144),
+        "a palette that ends in its head": job(TaskKind.INFER, (0,), samples=b"\1\0\0\0\0\0\0"),
         "samples that are none": job(TaskKind.INFER, (0,), samples=b"\3\0\0\0"),
         "a part that is no beginning": job(TaskKind.PUT_DATA, (10, 1, 20, 2, 144), samples=bytes(4 + 4 * 144 + 2)),
         "more samples than fit 32 bits": job(TaskKind.PUT_DATA, (0, 2**31, 2**31, 2, 144), samples=bytes(8)),

@@ -166,6 +166,8 @@ void ft_write_refs(ft_writer *w, const ft_wire_source *sources, uint32_t count)
 
 uint32_t ft_message_get_refs(const ft_item *item, ft_wire_ref refs[FT_WIRE_OBJECTS])
 {
+    if (!item->at)
+        return 0;
     ft_cbor in = {item->at, item->at + item->number};
-    return item->at ? objects(&in, refs) : 0;
+    return objects(&in, refs);
 }

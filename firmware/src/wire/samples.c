@@ -9,9 +9,11 @@ bool ft_shard_open(ft_shard *shard, const uint8_t *bytes, uint32_t length, uint3
 {
     uint32_t head = HEAD, number = sizeof(float);
     shard->colours = 0;
-    if (length < PALETTE_HEAD || bytes[0] > PALETTE || bytes[1] || bytes[2] || bytes[3] || floats == 0 || floats > 1u << 24)
+    if (length < HEAD || ft_load_u32(bytes) > PALETTE || floats == 0 || floats > 1u << 24)
         return false;
     if (bytes[0] == PALETTE) {
+        if (length < PALETTE_HEAD)
+            return false;
         uint32_t colours = ft_load_u16(bytes + HEAD) + 1u;
         head = PALETTE_HEAD + colours * (uint32_t)sizeof(float);
         number = 1;
