@@ -39,21 +39,11 @@ bool ft_mask_next(ft_mask *mask, uint32_t *index)
     if (is_rice(mask))
         return next_rice(mask, index);
     if (mask->encoding == FT_MASK_BITMAP) {
-        while (mask->at < mask->elements) {
-            uint32_t i = mask->at;
-            uint8_t rest = (uint8_t)(mask->bytes[i / 8] >> i % 8);
-            if (rest == 0) {
-                mask->at = i - i % 8 + 8;
-                continue;
+        for (; mask->at < mask->elements; mask->at++)
+            if (bit(mask, mask->at)) {
+                *index = mask->at++;
+                return true;
             }
-            while (!(rest & 1)) {
-                rest >>= 1;
-                i++;
-            }
-            mask->at = i + 1;
-            *index = i;
-            return true;
-        }
         return false;
     }
     while (mask->at < mask->length) {
@@ -76,27 +66,15 @@ bool ft_mask_check(ft_mask mask, uint32_t *live)
         if (mask.elements % 8 && mask.bytes[mask.length - 1] >> mask.elements % 8)
             return false;
     } else if (mask.encoding == FT_MASK_DELTAS) {
-        if (mask.length && mask.bytes[mask.length - 1] == 255)
+        /* no byte stands for less than one element: so the running index, 255 a byte at most, cannot wrap */
+        if (mask.length > mask.elements || (mask.length && mask.bytes[mask.length - 1] == 255))
             return false;
-        /* at most 256 elements a byte: with elements < 2^26 the running index cannot wrap before it is refused */
-        for (uint32_t i = 0; i < mask.length; i++) {
-            mask.next += mask.bytes[i];
-            if (mask.bytes[i] != 255) {
-                if (mask.next >= mask.elements)
-                    return false;
-                mask.next++;
-                count++;
-            } else if (mask.next > mask.elements) {
-                return false;
-            }
-        }
-        *live = count;
-        return true;
     } else if (!is_rice(&mask) || mask.encoding >> 8 > RICE_MOST || mask.length > mask.elements / 8 + 1) {
         return false;
     }
-    while (ft_mask_next(&mask, &index))
-        count++;
+    for (; ft_mask_next(&mask, &index); count++)
+        if (index >= mask.elements)
+            return false;
     *live = count;
     if (is_rice(&mask)) { /* what is left must be spare bits: where a gap was refused there is a zero, or a whole byte */
         uint32_t left = 8 * mask.length - mask.at;
