@@ -91,8 +91,8 @@ def read_outcomes(report: str) -> list[dict[str, Any]]:
 
 
 def rows_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The promised rows, then those of the host."""
-    beside = [row["name"] for row in rows if row["name"] not in WIRE.goals]
+    """The promised rows, then those of the host; not the masks of every density."""
+    beside = [row["name"] for row in rows if row["name"] not in WIRE.goals and not row["name"].startswith("mask.d")]
     return table.markdown(WIRE, [*WIRE.goals, *beside], rows)
 
 

@@ -106,7 +106,7 @@ def _decode_rice(encoded: EncodedMask, size: int) -> Bits:
     zeros = np.flatnonzero(bits == 0)
     mask = np.zeros(size, np.bool_)
     at, element, k = 0, 0, encoded.rice
-    if not 0 <= k <= RICE_MOST or len(encoded.data) > size // 8 + 1:
+    if not 0 <= k <= RICE_MOST or len(encoded.data) > -(-size // 8):
         raise ValueError(f"{len(encoded.data)} bytes of gaps with the parameter {k} for {size} elements")
     weights = 1 << np.arange(k, dtype=np.int64)
     while (found := int(np.searchsorted(zeros, at))) < zeros.size:

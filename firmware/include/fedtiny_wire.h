@@ -151,10 +151,10 @@ typedef struct {
 } ft_wire_handshake;
 
 typedef struct {
-    bool running, open, fresh; /* open: plain; fresh: no task came yet */
+    bool running, open, fresh, heard; /* open: plain; fresh: no task came yet; heard: highest counts */
     uint16_t number, max_payload;
     uint32_t sent, highest; /* counters: of the next frame; of the latest that came */
-    uint64_t seen;          /* bit i: highest - i came */
+    uint8_t seen[8];        /* the last 64: a bit at counter mod 64 */
     uint8_t keys[2 * FT_WIRE_KEY]; /* of what goes up, of what comes down */
 } ft_wire_session;
 

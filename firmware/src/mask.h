@@ -10,7 +10,7 @@ typedef struct {
     uint32_t length; /* bytes */
     uint32_t elements;
     uint32_t encoding; /* FT_MASK_*, with the Rice parameter */
-    uint32_t at;       /* bitmap: next element; deltas: next byte; Golomb-Rice: next bit */
+    uint32_t at;       /* next byte of deltas, next bit of the others */
     uint32_t next;     /* element that a gap of 0 means */
 } ft_mask;
 

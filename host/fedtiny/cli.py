@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from fedtiny.commands import AsJson, boards, command, print_json, say
 from fedtiny_export.errors import ConfigError, FedtinyError
 
 if TYPE_CHECKING:
@@ -18,12 +16,6 @@ if TYPE_CHECKING:
     from fedtiny.experiment import Experiment
     from fedtiny.progress import Display
     from fedtiny.runfolder import RunFolder
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-WRONG = 2
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="fedtiny",
@@ -35,32 +27,11 @@ app = typer.Typer(
 )
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/fashion-mini-s0-1.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
 
 
 def main() -> None:
     """The console script."""
     app()
-
-
-def command(function: Callable[P, R]) -> Callable[P, R]:
-    """A command whose errors are one message and exit code 2, and whose Ctrl-C is exit code 130."""
-
-    @functools.wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except FedtinyError as error:
-            _say(f"fedtiny: {error}")
-            raise typer.Exit(WRONG) from None
-        except KeyboardInterrupt:
-            _say("fedtiny: stopped")
-            raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:  # the reader of a pipe has seen enough
-            sys.stderr.close()
-            raise typer.Exit(1) from None
-
-    return run
 
 
 def _version(wanted: bool) -> None:
@@ -136,7 +107,7 @@ def report(run: Run, as_json: AsJson = False) -> None:
     result = folder.result()
     path = write_report(folder.path)
     if as_json:
-        _print_json(result | {"report": str(path)})
+        print_json(result | {"report": str(path)})
         return
     from fedtiny.progress import print_summary
 
@@ -180,7 +151,7 @@ def export(
     except OSError as error:
         raise ConfigError(f"cannot write to {target}: {error.strerror}. Choose another --out.") from None
     if as_json:
-        _print_json({"run_id": folder.run_id, "to": to, "files": [str(path) for path in written]})
+        print_json({"run_id": folder.run_id, "to": to, "files": [str(path) for path in written]})
     else:
         for path in written:
             typer.echo(f"{path}  {path.stat().st_size:,} bytes")
@@ -205,7 +176,7 @@ def eval_(
     config = load_config(folder.file(CONFIG), {} if data_dir is None else {"data.data_dir": str(data_dir)})
     outcome = evaluate_saved(folder.read(BLOB), folder.read(ONNX), config)
     if as_json:
-        _print_json({"run_id": folder.run_id, **outcome})
+        print_json({"run_id": folder.run_id, **outcome})
         return
     from fedtiny.progress import print_evaluation
 
@@ -220,7 +191,7 @@ def presets_(as_json: AsJson = False) -> None:
 
     found = presets()
     if as_json:
-        _print_json({"presets": [{"name": n, "title": t, "command": f"fedtiny run {n}"} for n, t in found.items()]})
+        print_json({"presets": [{"name": n, "title": t, "command": f"fedtiny run {n}"} for n, t in found.items()]})
         return
     from fedtiny.progress import print_presets
 
@@ -229,6 +200,7 @@ def presets_(as_json: AsJson = False) -> None:
 
 fleet_app = typer.Typer(help="Devices: give them keys, look at them, take keys away.", no_args_is_help=True)
 app.add_typer(fleet_app, name="fleet")
+boards.add_to_fleet(fleet_app)
 
 FleetFile = Annotated[Path, typer.Argument(metavar="FLEET.toml", help="The fleet file (docs/fleet.md).")]
 Nodes = Annotated[list[str] | None, typer.Argument(metavar="[NODE]...", help="Nodes of it; all, if none is named.")]
@@ -261,7 +233,7 @@ def fleet_enrol(
     else:
         manage.enrol(roster, nodes or [], enrolled=lambda node, hello: done.append(node))
     if as_json:
-        _print_json({"enrolled": done, "keys": str(roster.keys.path)})
+        print_json({"enrolled": done, "keys": str(roster.keys.path)})
         return
     for node in done:
         typer.echo(f"{node} is enrolled")
@@ -284,7 +256,7 @@ def fleet_list(
 
     rows = listed(read_roster(file), ask=not stored)
     if as_json:
-        _print_json({"nodes": rows})
+        print_json({"nodes": rows})
         return
     from fedtiny.progress import print_devices
 
@@ -303,7 +275,7 @@ def fleet_revoke(file: FleetFile, nodes: Annotated[list[str], typer.Argument()],
 
     told = revoke(read_roster(file), nodes)
     if as_json:
-        _print_json({"revoked": [{"node": node, "erased": why is None, "problem": why} for node, why in told.items()]})
+        print_json({"revoked": [{"node": node, "erased": why is None, "problem": why} for node, why in told.items()]})
         return
     for node, why in told.items():
         typer.echo(f"{node} is revoked" + (" and has erased its key" if why is None else f"; it was not told: {why}"))
@@ -319,7 +291,7 @@ def bridge(file: FleetFile, nodes: Nodes = None) -> None:
     from fedtiny.fleet.bridge import bridge as carry
     from fedtiny.fleet.roster import read_roster
 
-    carry(read_roster(file), nodes or [], _say)
+    carry(read_roster(file), nodes or [], say)
 
 
 bench_app = typer.Typer(help="Measure what is promised.", no_args_is_help=True)
@@ -360,9 +332,12 @@ def bench_wire(
     _bench(WIRE, only, as_json=as_json)
 
 
+boards.add_to(app)
+
+
 def _bench(suite: Suite, only: str | None, *, as_json: bool) -> None:
     if as_json:
-        _print_json({"rows": [row.as_json() for row in suite.measure(only)]})
+        print_json({"rows": [row.as_json() for row in suite.measure(only)]})
         return
     from fedtiny.bench.table import print_table, watched
 
@@ -435,13 +410,13 @@ def _drive(experiment: Experiment, folder: RunFolder, display: Display, *, as_js
             if experiment.began:
                 experiment.stop()
                 experiment.save(folder)
-                _say(_stopped(folder, experiment, by_hand=isinstance(stop, KeyboardInterrupt)))
+                say(_stopped(folder, experiment, by_hand=isinstance(stop, KeyboardInterrupt)))
             raise
         display.phase("report")
         result = experiment.save(folder)
     display.close()
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         print_summary(result, folder.path)
 
@@ -472,11 +447,3 @@ def _c_files(folder: RunFolder) -> dict[str, bytes]:
 
 def _live(as_json: bool) -> bool:
     return sys.stderr.isatty() and not as_json
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)

@@ -53,6 +53,7 @@ class FleetSettings(Section):
         None,
         description="a board by name: a model must fit its RAM, less stack and data (samples and blob lie elsewhere)",
     )
+    force_training: bool = Field(False, description="train on boards whose file says why not to, such as esp32c3")
     device: str = Field(
         "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="of the simulated fleet: cpu, cuda or cuda:0"
     )

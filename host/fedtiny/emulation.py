@@ -73,7 +73,7 @@ def wire_flags() -> list[str]:
 
 def missing_packages(board: Board) -> list[str]:
     """Debian packages that building for the board and running on it still take; empty when all is there."""
-    missing = list(board.toolchain.packages) if not _compiles(board) else []
+    missing = list(board.tools.packages) if board.tools and not _compiles(board) else []
     if board.emulator and not shutil.which(board.emulator.program):
         missing += board.emulator.packages
     return missing

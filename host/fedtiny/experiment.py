@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from fedtiny.boards import load_board, node_banks
+from fedtiny.boards import Board, board_files, load_board, node_banks, refuse_training
 from fedtiny.config import Config, keys, load_config, to_toml, value_of
 from fedtiny.federation.records import Event, RoundRecord, Selection
 from fedtiny.federation.server import Server, ServerSettings, ignore, quorum_of
@@ -42,6 +42,7 @@ _FREE = (
     "fleet.workers",
     "fleet.device",
     "fleet.board",
+    "fleet.force_training",
     "train.",
     "run.",
 )
@@ -77,7 +78,10 @@ class Experiment:
         from fedtiny.fleet import node_names
 
         self.config = config
-        self._banks = node_banks(load_board(config.fleet.board)) if config.fleet.board else {}
+        board = load_board(config.fleet.board) if config.fleet.board else None
+        self._banks = node_banks(board) if board else {}
+        if board:
+            self._refuse_training(board)
         self._watch, self._listen = watch, listen
         self._own_journal = journal is None
         self._journal = journal or SqliteJournal()
@@ -293,7 +297,13 @@ class Experiment:
             options["file"] = settings.file
         self._fleet = fleet = open_fleet(settings.kind, tuple(self.shards), **options)
         self._deal(fleet)
+        files = board_files()
+        for name in sorted({link.board for link in fleet.links().values()} & files.keys()):
+            self._refuse_training(load_board(name))
         return fleet
+
+    def _refuse_training(self, board: Board) -> None:
+        refuse_training(board, force=self.config.fleet.force_training, how="-s fleet.force_training=true")
 
     def _deal(self, fleet: Fleet) -> None:
         """Raises FleetError where fewer nodes than the quorum take their data; the others may come later."""

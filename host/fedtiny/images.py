@@ -56,6 +56,22 @@ def _sign(elf: Path) -> None:
     elf.write_bytes(image.replace(MARK, MARK[:8] + hashlib.sha256(image).digest()[:8]))
 
 
+def firmware_of(elf: Path) -> bytes:
+    """What a node of this image says of its firmware: 8 bytes."""
+    image = elf.read_bytes()
+    return image[image.index(MARK[:8]) + 8 :][:8]
+
+
+def raw_image(board: Board, elf: Path) -> Path:
+    """The bytes that go to the start of the board's flash, beside the ELF file."""
+    raw = elf.with_suffix(".bin")
+    command = [board.toolchain.prefix + "objcopy", "-O", "binary", str(elf), str(raw)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ConfigError(f"{command[0]} failed: {done.stderr.strip()[-500:]}")
+    return raw
+
+
 def image_size(board: Board, elf: Path) -> ImageSize:
     tool = board.toolchain.prefix + "size"
     done = subprocess.run([tool, "-A", str(elf)], capture_output=True, text=True, check=True)

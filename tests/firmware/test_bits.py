@@ -204,7 +204,7 @@ def test_a_compiler_gives_the_installed_cores_bits(
     native = load_board("native")
     compiler, optimise, *flags = command
     board = native.model_copy(
-        update={"toolchain": native.toolchain.model_copy(update={"compiler": compiler, "packages": (compiler,)})}
+        update={"tools": native.toolchain.model_copy(update={"compiler": compiler, "packages": (compiler,)})}
     )
     need(board)
     sources = [*PROGRAM, *core_sources(variant)]

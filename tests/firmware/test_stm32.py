@@ -1,4 +1,4 @@
-"""The STM32F405 port's register code: all of it runs here on memory that behaves as the chip (target/stm32_chip.c)
+"""The STM32F4 port's register code: all of it runs here on memory that behaves as the chips (target/stm32_chip.c)
 because QEMU's model has neither clock tree nor flash controller. What runs in QEMU is in tests/link/test_boards.py.
 """
 
@@ -9,19 +9,35 @@ from pathlib import Path
 
 import pytest
 
-from fedtiny.boards import root
+from fedtiny.boards import load_board, root
+from fedtiny.images import node_of
 
 HERE = Path(__file__).parent
+# A crystal of 25 MHz, * 336 / 25 / 2, buses by 4 and 2; a clock of 8 MHz from elsewhere, * 336 / 8 / 2, the same buses;
+# 25 MHz, * 192 / 25 / 2, buses by 2 and 1. The dividers of 115,200: 84 MHz / 729.2, 42 / 364.6, 96 / 833.3.
+CHIPS = {
+    "netduinoplus2": "hz 168000000 pll 27405419 buses 940a waits 5 scale 4000 bypass 0 baud 2d9 on 1",
+    "nucleo_f446re": "hz 168000000 pll 27405408 buses 940a waits 5 scale c000 bypass 1 baud 16d on 1",
+    "blackpill_f411ce": "hz 96000000 pll 24403019 buses 100a waits 3 scale c000 bypass 0 baud 341 on 1",
+}
+
+
+@pytest.fixture(scope="module", params=CHIPS)
+def board(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
 
 
 @pytest.fixture(scope="module")
-def chip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def chip(board: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The registers' code as it is built for the board, with the defines of its file."""
     firmware = root() / "firmware"
     port = firmware / "port"
-    made = tmp_path_factory.mktemp("stm32") / "chip"
+    made = tmp_path_factory.mktemp("stm32") / board
     sources = [port / "stm32" / name for name in ("clock.c", "flash.c", "board.c")]
     flags = ["-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined", "-fno-sanitize-recover"]
-    defines = [f"-I{firmware}", "-DSTM32_HSE_HZ=25000000", "-DNODE_BAUD=115200"]
+    defines = [f"-D{name}={value}" for name, value in node_of(load_board(board)).defines.items()]
+    defines += [f"-I{firmware}", "-DNODE_BAUD=115200"]
     files = [HERE / "target" / "stm32_chip.c", port / "record.c", *sources]
     subprocess.run(["gcc", *flags, *defines, *map(str, files), "-o", str(made)], check=True)
     return made
@@ -31,21 +47,34 @@ def said(chip: Path, *arguments: str) -> str:
     return subprocess.run([chip, *arguments], capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
 
-def test_the_crystal_gives_168_mhz_and_the_baud_rate_follows(chip: Path) -> None:
-    """25 MHz / 25 * 336 / 2; buses by 4 and by 2; 84 MHz / 115,200 = 729.2."""
-    assert said(chip, "clock", "all") == f"hz 168000000 pll 7405419 buses 940a waits 5 baud {729:x} on 1"
+def found(chip: Path, *arguments: str) -> dict[str, str]:
+    words = said(chip, *arguments).split()
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+def test_the_crystal_gives_the_full_rate_and_the_baud_rate_follows(board: str, chip: Path) -> None:
+    assert said(chip, "clock", "all") == CHIPS[board]
+    assert CHIPS[board].startswith(f"hz {load_board(board).clock_hz} ")
 
 
 @pytest.mark.parametrize("fails", ["no-crystal", "no-pll", "no-switch"])
 def test_a_clock_that_does_not_start_leaves_16_mhz_and_the_same_baud_rate(fails: str, chip: Path) -> None:
-    words = said(chip, "clock", fails).split()
-    found = dict(zip(words[::2], words[1::2], strict=True))
-    assert (found["hz"], found["baud"]) == ("16000000", f"{139:x}")  # 16 MHz / 115,200 = 138.9
-    assert (found["buses"], found["on"]) == ("0", "0")
+    words = found(chip, "clock", fails)
+    assert (words["hz"], words["baud"]) == ("16000000", f"{139:x}")  # 16 MHz / 115,200 = 138.9
+    assert (words["buses"], words["on"]) == ("0", "0")
 
 
-def test_where_there_is_no_clock_tree_the_full_rate_counts(chip: Path) -> None:
-    assert said(chip, "clock", "emulator") == f"hz 168000000 pll 0 buses 0 waits 0 baud {729:x} on 0"
+def test_where_there_is_no_clock_tree_the_full_rate_counts(board: str, chip: Path) -> None:
+    words, full = found(chip, "clock", "emulator"), CHIPS[board].split()
+    assert (words["hz"], words["baud"]) == (full[1], full[-3])
+    assert (words["pll"], words["waits"], words["on"]) == ("0", "0", "0")
+
+
+def test_the_uart_of_the_board_is_the_one_that_is_set_up(board: str, chip: Path) -> None:
+    """Function 7 of two pins of port A, the clock of USART1 (APB2, bit 4) or USART2 (APB1, bit 17), its interrupt."""
+    usart1 = "out 9 modes 280000 pulled 100000 high 770 low 0 apb1 10000000 apb2 10 interrupts 20"
+    usart2 = "out 2 modes a0 pulled 40 high 0 low 7700 apb1 10020000 apb2 0 interrupts 40"
+    assert said(chip, "pins", "all") == (usart2 if board == "nucleo_f446re" else usart1)
 
 
 @pytest.mark.parametrize(
@@ -57,5 +86,7 @@ def test_the_reason_of_a_reset_is_told_by_its_number(flags: str, reason: int, ch
 
 
 def test_the_record_goes_through_both_sectors_of_flash_by_its_rules(chip: Path) -> None:
-    """1,024 records an erasure; bits go from 1 to 0, in words, unlocked; what stays locked changes nothing."""
+    """1,024 records an erasure; no other sector is touched; bits go from 1 to 0, in words, unlocked; what stays locked
+    changes nothing.
+    """
     assert said(chip, "record", "2060") == "bad 0 erased 3 misused 0 locked 1 refused 1 left start 2059"

@@ -234,6 +234,20 @@ class CNode:
     def next_deadline(self) -> float | None:
         return self._deadline
 
+    def log(self, text: str) -> None:
+        self._logged = text.encode()
+        self._lib.ft_wire_log(self._state, self._logged)
+
+    @staticmethod
+    def halves(numbers: Any) -> bytes:
+        """What follows the head of an object of these float32s when it goes as halves."""
+        source, out = (
+            _Source(_Ref(3), 2, numbers.ctypes.data, numbers.size),
+            ct.create_string_buffer(4 + 2 * numbers.size),
+        )
+        library().ft_object_read(ct.byref(source), 0, out, len(out))
+        return out.raw[4:]
+
     # -- callbacks
 
     @property

@@ -25,10 +25,12 @@ from fedtiny.link.messages import (
 )
 from fedtiny_export.errors import MessageError
 
+from ..conftest import Outcome
 from .c_build import ROOT, TARGET, build, needs_gcc
 
 WIRE = ROOT / "firmware/src/wire"
 MESSAGES_COMPARED, MUTATED = 50_000, 50_000
+SAME = "C and Python write the same messages"
 pytestmark = needs_gcc
 Again = Callable[[int, bytes], bytes]
 
@@ -115,12 +117,13 @@ class Draw:
         return MESSAGES[kind](*makers[kind]())
 
 
-def test_fifty_thousand_messages_have_the_same_bytes_on_both_ends(again: Again) -> None:
+def test_fifty_thousand_messages_have_the_same_bytes_on_both_ends(again: Again, outcome: Outcome) -> None:
     draw = Draw(1)
     for i in range(MESSAGES_COMPARED):
         kind = i % len(MESSAGES)
         data = encode(draw.message(kind))
         assert again(kind, data) == data, (MESSAGES[kind].__name__, data.hex())
+    outcome(SAME, end="both", tried=MESSAGES_COMPARED, what="messages of every type", result="identical bytes")
 
 
 def excused(data: bytes) -> bool:
@@ -135,7 +138,7 @@ def excused(data: bytes) -> bool:
     return text or any(isinstance(n, float) and math.isnan(n) for n in numbers)
 
 
-def test_both_ends_refuse_the_same_damaged_messages(again: Again) -> None:
+def test_both_ends_refuse_the_same_damaged_messages(again: Again, outcome: Outcome) -> None:
     draw = Draw(2)
     refused = 0
     for i in range(MUTATED):
@@ -165,6 +168,7 @@ def test_both_ends_refuse_the_same_damaged_messages(again: Again) -> None:
         else:
             assert found == ours == bytes(data)
     assert refused > MUTATED // 2
+    outcome(SAME, end="both", tried=MUTATED, what="damaged messages", result="the same refused")
 
 
 @pytest.mark.parametrize("length", [0, 1, 2])

@@ -13,7 +13,7 @@ import pytest
 from fedtiny.config import presets
 from tests.system.conftest import Fedtiny
 
-COMMANDS = ("run", "report", "export", "eval", "presets")
+COMMANDS = ("run", "report", "export", "eval", "presets", "boards", "build", "flash", "doctor")
 
 
 def seconds(*arguments: str) -> float:

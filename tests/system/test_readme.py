@@ -42,6 +42,17 @@ def test_the_table_of_densities_is_the_file_that_its_script_wrote() -> None:
     assert all(len(row["accuracy"]) >= 3 for row in figures["rows"])
 
 
+def test_the_table_of_boards_is_the_file_that_its_script_wrote_and_has_every_board() -> None:
+    from fedtiny.boards import board_names
+
+    boards = script("boards_table")
+    rows = json.loads((ROOT / boards.FIGURES).read_text())["rows"]
+    assert boards.BEGIN + boards.markdown(rows) + boards.END in (ROOT / "README.md").read_text()
+    assert [row["board"] for row in rows] == list(board_names())
+    built = [row for row in rows if row["built_by"] == "fedtiny"]
+    assert all(row["node_flash_bytes"] and row["node_ram_bytes"] and row["step_instructions"] for row in built)
+
+
 def test_every_link_of_the_documents_leads_somewhere() -> None:
     import re
 

@@ -34,10 +34,15 @@ ALLOWED = {
         "journal", "runfolder", "report", "result",
     },
     "progress": {"config", "federation"},
+    "flash": {"boards", "images", "link", "fleet", "federation", "pruning", "config", "runfolder"},
+    "newboard": {"boards"},
+    "doctor": {"boards", "emulation", "flash"},
+    "commands": {"boards", "doctor", "flash", "fleet", "link", "newboard"},
     "bench": {"boards", "emulation", "models", "federation", "fleet", "link"},
     "__main__": {"cli"},
     "cli": {
-        "bench", "config", "experiment", "fleet", "journal", "progress", "report", "result", "runfolder", "__init__",
+        "bench", "commands", "config", "experiment", "fleet", "journal", "progress", "report", "result", "runfolder",
+        "__init__",
     },
     "__init__": {"config", "experiment"},
 }  # fmt: skip
@@ -45,7 +50,19 @@ ALLOWED = {
 HEAVY = {
     "torch", "onnx", "onnxruntime", "aiomqtt", "cbor2", "cobs", "cryptography", "paho", "serial",
 }  # fmt: skip
-QUICK = {"__init__", "cli", "config", "progress", "runfolder", "federation", "pruning", "data", "journal", "experiment"}
+QUICK = {
+    "__init__",
+    "cli",
+    "commands",
+    "config",
+    "progress",
+    "runfolder",
+    "federation",
+    "pruning",
+    "data",
+    "journal",
+    "experiment",
+}
 
 # Lower knows nothing of higher: op <- train, bn, topk, mask <- node <- port. The wire asks the core by its public
 # header; it shares bytes and packing with it and nothing else, and the core knows nothing of the wire.

@@ -1,4 +1,4 @@
-/* board.h on an STM32F405: USART1 at PA9 (out) and PA10 (in). */
+/* board.h on an STM32F4. STM32_UART: 1 for USART1 at PA9 (out) and PA10 (in), 2 for USART2 at PA2 and PA3. */
 #include "../uart/board.h"
 
 #include "../cortexm/systick.h"
@@ -6,19 +6,20 @@
 #include "clock.h"
 #include "registers.h"
 
-enum { USART1 = 37, OVERRUN = 1 << 3, RECEIVED = 1 << 5, CAN_SEND = 1 << 7 };
+enum { IS_1 = STM32_UART == 1, INTERRUPT = IS_1 ? 37 : 38, PIN_OUT = IS_1 ? 9 : 2, PIN_IN = PIN_OUT + 1 };
+enum { OVERRUN = 1 << 3, RECEIVED = 1 << 5, CAN_SEND = 1 << 7 };
 enum { RECEIVE = 1 << 2, SEND = 1 << 3, RECEIVED_INTERRUPT = 1 << 5, ENABLE = 1 << 13 };
 enum { SEND_LOOKS = 1000000 }; /* far longer than a byte takes at any baud rate */
 
 static void received(void);
 
-__attribute__((section(".vectors.interrupts"), used)) static void (*const interrupts[])(void) = {[USART1] = received};
+__attribute__((section(".vectors.interrupts"), used)) static void (*const interrupts[])(void) = {[INTERRUPT] = received};
 
 /* Reading the status and then the data ends an overrun, too. */
 static void received(void)
 {
-    for (uint32_t status; (status = USART1_SR) & (RECEIVED | OVERRUN);) {
-        uint8_t byte = (uint8_t)USART1_DR;
+    for (uint32_t status; (status = UART_SR) & (RECEIVED | OVERRUN);) {
+        uint8_t byte = (uint8_t)UART_DR;
         if (status & RECEIVED)
             receive_put(byte);
     }
@@ -26,10 +27,11 @@ static void received(void)
 
 static void pins_start(void)
 {
+    stm32_register *function = IS_1 ? &GPIOA_AFRH : &GPIOA_AFRL;
     RCC_AHB1ENR |= 1u << 0;
-    GPIOA_AFRH = (GPIOA_AFRH & ~(0xFFu << 4)) | 0x77u << 4;       /* PA9 and PA10: function 7 */
-    GPIOA_PUPDR = (GPIOA_PUPDR & ~(0xFu << 18)) | 4u << 18;       /* PA10: pulled up, so that a loose end is no noise */
-    GPIOA_MODER = (GPIOA_MODER & ~(0xFu << 18)) | 0xAu << 18;     /* both: that function */
+    *function = (*function & ~(0xFFu << PIN_OUT % 8 * 4)) | 0x77u << PIN_OUT % 8 * 4;
+    GPIOA_PUPDR = (GPIOA_PUPDR & ~(0xFu << PIN_OUT * 2)) | 1u << PIN_IN * 2; /* in: pulled up, so that a loose end is no noise */
+    GPIOA_MODER = (GPIOA_MODER & ~(0xFu << PIN_OUT * 2)) | 0xAu << PIN_OUT * 2;
 }
 
 void board_start(void)
@@ -37,18 +39,21 @@ void board_start(void)
     stm32_clock clock = stm32_clock_start();
     systick_start(clock.processor_hz);
     pins_start();
-    RCC_APB2ENR |= 1u << 4;
-    USART1_BRR = (clock.apb2_hz + NODE_BAUD / 2) / NODE_BAUD;
-    USART1_CR1 = ENABLE | SEND | RECEIVE | RECEIVED_INTERRUPT;
-    NVIC_ISER1 = 1u << (USART1 - 32);
+    if (IS_1)
+        RCC_APB2ENR |= 1u << 4;
+    else
+        RCC_APB1ENR |= 1u << 17;
+    UART_BRR = ((IS_1 ? clock.apb2_hz : clock.apb1_hz) + NODE_BAUD / 2) / NODE_BAUD;
+    UART_CR1 = ENABLE | SEND | RECEIVE | RECEIVED_INTERRUPT;
+    NVIC_ISER1 = 1u << (INTERRUPT - 32);
 }
 
 uint32_t board_send(const uint8_t *from, uint32_t bytes)
 {
     for (uint32_t i = 0; i < bytes; i++) {
-        if (stm32_wait(&USART1_SR, CAN_SEND, CAN_SEND, SEND_LOOKS) != 0)
+        if (stm32_wait(&UART_SR, CAN_SEND, CAN_SEND, SEND_LOOKS) != 0)
             return i;
-        USART1_DR = from[i];
+        UART_DR = from[i];
     }
     return bytes;
 }

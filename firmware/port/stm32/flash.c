@@ -1,18 +1,18 @@
-/* The record in the last two sectors, 10 and 11, of 128 KiB: as many records as a sector has slots for one erasure, so a sector
+/* The record in two sectors of 128 KiB, from STM32_RECORD_SECTOR at STM32_RECORD on: as many records as a sector has slots for one erasure, so a sector
  * outlives some ten million starts. The processor waits while its flash is erased, a second or two: at a start, never at work. */
 #include <string.h>
 
 #include "../uart/board.h"
 #include "registers.h"
 
-enum { FIRST_SECTOR = 10, SECTOR_BYTES = 0x20000, LOOKS = 10000000 };
+enum { SECTOR_BYTES = 0x20000, LOOKS = 10000000 };
 enum { ERRORS = 0xF2, BUSY = 1 << 16, PROGRAM = 1 << 0, ERASE = 1 << 1, WORDS = 2 << 8, START = 1 << 16 };
 #define LOCK (1u << 31)
 enum { DATA_CACHE = 1 << 10, DATA_CACHE_RESET = 1 << 12 };
 
 static uint8_t *place(uint32_t half, uint32_t slot)
 {
-    return (uint8_t *)(uintptr_t)(0x080C0000u + half * SECTOR_BYTES + slot * RECORD_SLOT);
+    return (uint8_t *)(uintptr_t)(STM32_RECORD + half * SECTOR_BYTES + slot * RECORD_SLOT);
 }
 
 static int idle(void) { return stm32_wait(&FLASH_SR, BUSY, 0, LOOKS); }
@@ -66,7 +66,7 @@ static int erase_half(void *ctx, uint32_t half)
     (void)ctx;
     if (unlock() != 0)
         return 1;
-    FLASH_CR = ERASE | (FIRST_SECTOR + half) << 3 | WORDS;
+    FLASH_CR = ERASE | (STM32_RECORD_SECTOR + half) << 3 | WORDS;
     FLASH_CR |= START;
     int failed = lock(0);
     uint32_t with_cache = FLASH_ACR & DATA_CACHE; /* which may still hold what was erased */

@@ -1,4 +1,4 @@
-/* Registers of the STM32F405 (reference manual RM0090) that the port uses. */
+/* Registers of the STM32F4 that the port uses: those of RM0090 (F405), RM0383 (F411) and RM0390 (F446) alike. */
 #ifndef FT_PORT_STM32_REGISTERS_H
 #define FT_PORT_STM32_REGISTERS_H
 
@@ -8,12 +8,14 @@ typedef volatile uint32_t stm32_register;
 #define STM32_REGISTER(address) (*(stm32_register *)(uintptr_t)(address))
 
 #define PWR_CR STM32_REGISTER(0x40007000u)
-#define USART1_SR STM32_REGISTER(0x40011000u)
-#define USART1_DR STM32_REGISTER(0x40011004u)
-#define USART1_BRR STM32_REGISTER(0x40011008u)
-#define USART1_CR1 STM32_REGISTER(0x4001100Cu)
+#define STM32_UART_AT(offset) STM32_REGISTER((STM32_UART == 1 ? 0x40011000u : 0x40004400u) + (offset))
+#define UART_SR STM32_UART_AT(0x0u)
+#define UART_DR STM32_UART_AT(0x4u)
+#define UART_BRR STM32_UART_AT(0x8u)
+#define UART_CR1 STM32_UART_AT(0xCu)
 #define GPIOA_MODER STM32_REGISTER(0x40020000u)
 #define GPIOA_PUPDR STM32_REGISTER(0x4002000Cu)
+#define GPIOA_AFRL STM32_REGISTER(0x40020020u)
 #define GPIOA_AFRH STM32_REGISTER(0x40020024u)
 #define RCC_CR STM32_REGISTER(0x40023800u)
 #define RCC_PLLCFGR STM32_REGISTER(0x40023804u)

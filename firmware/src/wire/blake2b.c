@@ -14,13 +14,18 @@ static const uint64_t sigma[10] = {0xFEDCBA9876543210u, 0x357B20C16DF984AEu, 0x4
                                    0xD386CB1EFA427509u, 0x91EF57D438B0A6C2u, 0xB8293670A4DEF15Cu, 0xA2684F05931CE7BDu,
                                    0x5A417D2C803B9EF6u, 0x0DC3E9BF5167482Au};
 
-static uint64_t turn(uint64_t x, uint32_t by) { return x >> by | x << (64 - by); }
+/* To the right by 1 to 63: in halves, which are what a 32-bit processor has. */
+static uint64_t turn(uint64_t x, uint32_t by)
+{
+    uint32_t low = (uint32_t)(by & 32 ? x >> 32 : x), high = (uint32_t)(by & 32 ? x : x >> 32);
+    by &= 31;
+    return (uint64_t)(high >> by | low << 1 << (31 - by)) << 32 | (low >> by | high << 1 << (31 - by));
+}
 
 static uint64_t word(const uint8_t *p)
 {
-    uint64_t w = 0;
-    for (int i = 8; i--;)
-        w = w << 8 | p[i];
+    uint64_t w; /* every target is little-endian */
+    memcpy(&w, p, sizeof w);
     return w;
 }
 
@@ -81,7 +86,6 @@ void ft_blake2b_end(ft_blake2b *b, uint8_t *digest)
 {
     memset(b->block + b->held, 0, BLOCK - b->held);
     compress(b, b->held, ~(uint64_t)0);
-    for (uint32_t i = 0; i < b->bytes; i++)
-        digest[i] = (uint8_t)(b->h[i / 8] >> 8 * (i % 8));
+    memcpy(digest, b->h, b->bytes);
     crypto_wipe(b, sizeof *b);
 }

@@ -42,16 +42,19 @@ static void authenticate(uint8_t tag[FT_FRAME_TAG], const uint8_t *key, const ui
 /* Takes each counter once, and none more than 63 below the highest (RFC 4303, section 3.4.3). */
 static bool is_new(ft_wire_session *s, uint32_t counter)
 {
-    if (!s->seen || counter > s->highest) {
-        uint32_t ahead = s->seen ? counter - s->highest : WINDOW;
-        s->seen = (ahead < WINDOW ? s->seen << ahead : 0) | 1;
+    uint8_t *seen = &s->seen[counter / 8 % sizeof s->seen], bit = (uint8_t)(1u << counter % 8);
+    if (s->heard && counter <= s->highest) {
+        if (s->highest - counter >= WINDOW || *seen & bit)
+            return false;
+    } else {
+        for (uint32_t i = 0; i < WINDOW && s->highest != counter; i++) {
+            s->highest++;
+            s->seen[s->highest / 8 % sizeof s->seen] &= (uint8_t)~(1u << s->highest % 8);
+        }
         s->highest = counter;
-        return true;
     }
-    uint32_t behind = s->highest - counter;
-    if (behind >= WINDOW || s->seen >> behind & 1)
-        return false;
-    s->seen |= (uint64_t)1 << behind;
+    s->heard = true;
+    *seen |= bit;
     return true;
 }
 

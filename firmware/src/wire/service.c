@@ -20,7 +20,7 @@ uint32_t ft_service_below(const ft_service *s)
 
 bool ft_service_wrong(ft_wire_reply *reply)
 {
-    ft_wire_fail(reply, FT_ERR_ARG, "parameters or objects that this task does not take", 0, 0);
+    ft_wire_fail(reply, FT_ERR_ARG, "not this task's parameters or objects", 0, 0);
     return false;
 }
 

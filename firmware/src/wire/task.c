@@ -13,21 +13,17 @@ void ft_task_complete(ft_wire *wire)
     wire->wants |= FT_WANTS_ACK;
 }
 
-static bool same_ref(const ft_wire_ref *a, const ft_wire_ref *b)
-{
-    return a->kind == b->kind && a->length == b->length && memcmp(a->hash, b->hash, FT_WIRE_HASH) == 0;
-}
-
 /* Finds places for the task's objects and begins to fetch them: an unfinished one of the same bytes for the same place goes on.
  * A task that cannot be done is complete with what is wrong. */
 static void begin(ft_wire *wire, const ft_wire_ref *refs)
 {
     ft_wire_task *task = &wire->task;
+    wire->wants &= (uint8_t)~(FT_WANTS_ACK | FT_WANTS_REPLY); /* of the task before */
     memset(&wire->reply, 0, sizeof wire->reply);
     memset(&wire->queue, 0, sizeof wire->queue);
     for (uint32_t i = 0; i < task->object_count; i++) {
         ft_wire_object *object = &task->objects[i];
-        bool have = false, goes_on = same_ref(&object->ref, &refs[i]);
+        bool have = false, goes_on = memcmp(&object->ref, &refs[i], sizeof *refs) == 0;
         object->ref = refs[i];
         uint8_t *at = wire->tasks.place(wire->tasks.ctx, task, i, &have, &wire->reply);
         uint16_t block_bytes = have ? 0 : (uint16_t)(wire->session.max_payload - BLOCK_HEADER);
@@ -52,6 +48,7 @@ void ft_task_come(ft_wire *wire, const uint8_t *payload, uint32_t count)
     ft_item m[FT_ITEMS];
     ft_wire_ref refs[FT_WIRE_OBJECTS];
     ft_wire_task *task = &wire->task;
+    memset(refs, 0, sizeof refs); /* what lies between fields is compared too */
     if (!ft_message_decode(&ft_task, payload, count, m)) {
         wire->counts.dropped++;
         return;
@@ -83,7 +80,7 @@ void ft_task_come(ft_wire *wire, const uint8_t *payload, uint32_t count)
     memcpy(task->parameters, fits && parameters->at ? parameters->at : payload, task->parameter_bytes);
     begin(wire, refs);
     if (!fits) {
-        ft_wire_fail(&wire->reply, FT_ERR_ARG, "more than % bytes of numbers", FT_WIRE_NUMBERS, 0);
+        ft_wire_fail(&wire->reply, FT_ERR_ARG, ft_status_text(FT_ERR_ARG), 0, 0);
         ft_task_complete(wire);
     }
 }

@@ -76,12 +76,6 @@ static void give(desk *d, uint8_t kind, uint8_t form, const void *at, uint32_t c
     d->reply->objects[d->reply->object_count++] = (ft_wire_source){{kind, {0}, 0}, form, at, count};
 }
 
-static uint32_t sample_count(const ft_service *s)
-{
-    ft_data data;
-    return ft_samples_own(s, &data)->count;
-}
-
 static uint32_t subset_count(const ft_service *s, uint32_t subset)
 {
     ft_data data;
@@ -203,7 +197,7 @@ static void train(desk *d)
     if (!moments || !check(d, ft_train(node, &task, &sum, moments, floats))
         || !check(d, ft_get_values(node, trained, values)))
         return;
-    ft_wire_add_integer(d->reply, sample_count(d->s));
+    ft_wire_add_integer(d->reply, subset_count(d->s, FT_DATA_ALL));
     ft_wire_add_integer(d->reply, sum.samples);
     ft_wire_add_integer(d->reply, sum.correct);
     ft_wire_add_double(d->reply, sum.loss_sum);
@@ -233,7 +227,7 @@ static void score(desk *d)
         wrong(d);
         return;
     }
-    ft_wire_add_integer(d->reply, sample_count(d->s));
+    ft_wire_add_integer(d->reply, subset_count(d->s, FT_DATA_ALL));
     give(d, FT_KIND_TOPK, FT_WIRE_BYTES, d->s->memory + begin, d->at - begin);
 }
 
@@ -280,7 +274,7 @@ void ft_work_do(ft_service *s, const ft_wire_task *task, ft_wire_reply *reply)
     case FT_DO_INFER:
         infer(&d);
         break;
-    default:
-        ft_wire_fail(reply, FT_ERR_UNSUPPORTED, "this node does not know task %", task->kind, 0);
+    default: /* service.c does the others */
+        break;
     }
 }

@@ -36,7 +36,8 @@ PORTABLE = Build(name="portable", tuned=False)
 
 
 def board_of(target: str) -> Board:
-    return load_board(BOARDS[target])
+    """By its short name, or any board by its own."""
+    return load_board(BOARDS.get(target, target))
 
 
 def core(target: str, build: Build) -> list[Path]:
@@ -61,7 +62,7 @@ def control(target: str, folder: Path) -> Path:
 
 def _size(target: str, elf: Path, *options: str) -> list[list[str]]:
     """The lines of the toolchain's size, in words."""
-    command = [load_board(BOARDS[target]).toolchain.prefix + "size", *options, str(elf)]
+    command = [board_of(target).toolchain.prefix + "size", *options, str(elf)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ConfigError(f"{command[0]} failed: {done.stderr.strip()[-500:]}")
@@ -69,10 +70,10 @@ def _size(target: str, elf: Path, *options: str) -> list[list[str]]:
 
 
 def flash_image(target: str, build: Build, name: str, folder: Path) -> Path:
-    """An image of start-up code and one of this package's flash_*.c: none (the core alone), wire, node (all of it)."""
+    """An image of start-up code and one of this package's flash_*.c: none (the core), wire, or node (all of it)."""
     board = board_of(target)
     start = ("port/qemu/start_cortexm.c", "port/freestanding/memory.c")
-    bare = board.model_copy(update={"toolchain": board.toolchain.model_copy(update={"sources": start})})
+    bare = board.model_copy(update={"tools": board.toolchain.model_copy(update={"sources": start})})
     out = folder / f"flash-{name}-{target}-{build.name}.elf"
     if out.exists():
         return out

@@ -244,11 +244,12 @@ class LinkBytes:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeLink:
-    """How a node is reached: the link's name, how the line is protected, its firmware where it has said."""
+    """How a node is reached: the link's name, how the line is protected; its firmware and board where it has said."""
 
     link: str
     profile: str
     firmware: str = ""
+    board: str = ""
 
 
 class Fleet(Protocol):

@@ -41,18 +41,23 @@ def planned(task: Load) -> tuple[int, dict[str, int]]:
 
 
 def refuse_what_does_not_fit(
-    orders: Mapping[str, Sequence[Task]], ram_bytes: int, banks: Mapping[str, int] | None = None
+    orders: Mapping[str, Sequence[Task]],
+    ram_bytes: int,
+    banks: Mapping[str, int] | None = None,
+    *,
+    setting: str = "fleet.board",
 ) -> None:
     """Raises PlanError if a model among the tasks does not fit, before a node gets it.
 
     `ram_bytes`: the most it may take in one arena, 0: any. `banks`: bytes of a board's pieces of RAM by name, the
-    fastest first; None: any. The message says what takes what, and what each setting would make of it.
+    fastest first; None: any. `setting`: what says so. The message says what takes what, and what each setting would
+    make of it.
     """
     loads = {id(task): task for tasks in orders.values() for task in tasks if isinstance(task, Load)}
     for task in loads.values():
-        for setting, room in (("fleet.ram_bytes", {"ram": ram_bytes}), ("fleet.board", banks or {})):
+        for limit, room in (("fleet.ram_bytes", {"ram": ram_bytes}), (setting, banks or {})):
             if any(room.values()) and not _fits(task, room):
-                raise PlanError(_refusal(task, room, setting))
+                raise PlanError(_refusal(task, room, limit))
 
 
 def _fits(task: Load, room: Mapping[str, int]) -> bool:

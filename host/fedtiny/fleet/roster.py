@@ -57,6 +57,7 @@ class BrokerTable(_Table):
 class NodeTable(_Table):
     link: str = Field(min_length=1, description=f"{NAMES}, qemu:BOARD:IMAGE")
     profile: Words | None = Field(None, description="psk, psk-fs, or plain: without any protection")
+    board: str | None = Field(None, min_length=1, description="which board it is, for fedtiny flash")
     password_file: str | None = Field(None, description="of this board's own login, for fedtiny bridge")
 
 

@@ -22,14 +22,15 @@ from fedtiny.fleet.encoding import BadAnswer, Packer, reply_of
 from fedtiny.fleet.planning import refuse_what_does_not_fit
 from fedtiny.fleet.roster import Roster
 from fedtiny.link.connection import Connection
-from fedtiny.link.endpoint import Answer
-from fedtiny.link.messages import Hello
+from fedtiny.link.endpoint import Answer, Job
+from fedtiny.link.messages import Hello, TaskKind
 from fedtiny.link.mqtt import Broker
 from fedtiny.link.traffic import Traffic
 from fedtiny_export.core import status_text
-from fedtiny_export.errors import ConfigError, FedtinyError, FleetError, LinkError, NodeRestarted
+from fedtiny_export.errors import ConfigError, FedtinyError, FleetError, LinkError, NoAnswer, NodeRestarted
 
 RESTARTS = 5  # of one node within one task; then it is broken
+AWAY = 0.1  # share of its patience that a fleet has with a node that was silent the last time
 LOG_LINES = 20
 
 T = TypeVar("T")
@@ -73,9 +74,11 @@ class Held:
 class WireNode:
     """One node and its connection; lives in the event loop."""
 
-    def __init__(self, connection: Connection, log: deque[str]) -> None:
+    def __init__(self, connection: Connection, log: deque[str], away_s: float) -> None:
         self.connection = connection
         self.log = log
+        self._away_s = away_s
+        self._away: NoAnswer | None = None  # it was silent when it was last asked
         self._opened = False
         self._held = Held()
         self._in_memory = False  # the node has what `_held` says
@@ -92,16 +95,27 @@ class WireNode:
         try:
             await self._reach()
             replies = [await self._do(task, packer) for task in tasks]
-        except BaseException:
+        except BaseException as problem:
             self._in_memory = False
+            self._away = problem if isinstance(problem, NoAnswer) else None
             raise
+        self._away = None
         return tuple(replies)
 
     async def _reach(self) -> Hello:
         if not self._opened:
             await self.connection.open()
             self._opened = True
-        return await self.connection.reach()
+        if self._away is None:
+            return await self.connection.reach()
+        try:  # it was invited all the time: one that is back answers a small question in a moment
+            async with asyncio.timeout(self._away_s):
+                hello = await self.connection.reach()
+                with contextlib.suppress(NodeRestarted):
+                    await self.connection.ask(Job(TaskKind.DESCRIBE))
+                return hello
+        except TimeoutError:
+            raise self._away from None
 
     async def _do(self, task: Task, packer: Packer) -> Reply:
         restarted: NodeRestarted | None = None
@@ -199,7 +213,7 @@ class WireFleet:
                 yield name, answer
         finally:  # the asker may stop listening
             asked.cancel()
-            self.roster.keys.save()
+            self._save_keys()
 
     def hellos(self) -> dict[str, Hello | LinkError]:
         """What each node says of itself, or why it says nothing."""
@@ -214,11 +228,14 @@ class WireFleet:
             return await asyncio.gather(*(hello(node) for node in self._nodes.values()))
 
         found = dict(zip(self._nodes, self._wait(all_of_them()), strict=True))
-        self.roster.keys.save()
+        self._save_keys()
         return found
 
     def link_bytes(self) -> dict[str, LinkBytes]:
-        return {name: _by_kind(node.connection.traffic) for name, node in self._nodes.items()}
+        async def counted() -> dict[str, LinkBytes]:
+            return {name: _by_kind(node.connection.traffic) for name, node in self._nodes.items()}
+
+        return self._wait(counted())
 
     def links(self) -> dict[str, NodeLink]:
         hellos = {name: node.connection.hello for name, node in self._nodes.items()}
@@ -227,6 +244,7 @@ class WireFleet:
                 link=self.roster.link_name(name),
                 profile=self.roster.profile(name).word,
                 firmware=hello.firmware.hex() if hello else "",
+                board=hello.board if hello else "",
             )
             for name, hello in hellos.items()
         }
@@ -264,7 +282,8 @@ class WireFleet:
                 on_log=self._logs.writer(name),
                 on_session=partial(self._saw, name),
             )
-            self._nodes[name] = WireNode(connection, self._logs.lines(name))
+            away_s = max(1.0, AWAY * self._patience_s)
+            self._nodes[name] = WireNode(connection, self._logs.lines(name), away_s)
 
     async def _end(self) -> None:
         await asyncio.gather(*(node.connection.close() for node in self._nodes.values()), return_exceptions=True)
@@ -291,11 +310,20 @@ class WireFleet:
         except Exception as problem:  # a fault of ours: whoever waits must hear of it
             heard.put((name, problem))
 
+    def _save_keys(self) -> None:
+        async def save() -> None:
+            self.roster.keys.save()
+
+        self._wait(save())
+
     def _saw(self, name: str, hello: Hello) -> None:
         keys = self.roster.keys
         keys[name] = keys[name].after(hello, time.time())
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Does this where all that it reads and writes is changed: in the event loop; after `close`, here."""
+        if self._loop.is_closed():
+            return asyncio.run(work)
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 

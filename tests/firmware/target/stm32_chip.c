@@ -1,7 +1,8 @@
-/* The STM32F405 port's register code on this computer: the registers are memory at their own addresses, and whenever the port
+/* The STM32F4 port's register code on this computer: the registers are memory at their own addresses, and whenever the port
  * waits for the chip, here it does what the chip would do.
  *
  *   stm32_chip clock WHAT   WHAT: all | no-crystal | no-pll | no-switch | emulator: what of the clock tree works
+ *   stm32_chip pins WHAT    what the UART was given, after the same
  *   stm32_chip reset FLAGS  hexadecimal RCC_CSR
  *   stm32_chip record N     saves N records, each start over again; then with the flash locked for good */
 #define _GNU_SOURCE
@@ -15,7 +16,7 @@
 #include "port/uart/board.h"
 #include "port/uart/receive.h"
 
-enum { SECTOR = 0x20000, FLASH = 0x080C0000 };
+enum { SECTOR = 0x20000, FLASH = STM32_RECORD };
 static const char *works = "all";
 static uint8_t before[2 * SECTOR]; /* the two sectors as the chip last saw them */
 static uint32_t processor_hz, erased, misused;
@@ -51,8 +52,8 @@ static void flash_controller(void)
             }
     if ((control & (1u << 31 | 1u << 16 | 2)) == (1u << 16 | 2)) {
         uint32_t sector = control >> 3 & 15;
-        misused += sector < 10 || sector > 11;
-        memset(sectors() + (sector - 10) % 2 * SECTOR, 0xFF, SECTOR);
+        misused += sector < STM32_RECORD_SECTOR || sector > STM32_RECORD_SECTOR + 1;
+        memset(sectors() + (sector - STM32_RECORD_SECTOR) % 2 * SECTOR, 0xFF, SECTOR);
         memcpy(before, sectors(), sizeof before);
         FLASH_CR &= ~(1u << 16);
         erased++;
@@ -100,7 +101,7 @@ static void records(int count)
 
 int main(int argc, char **argv)
 {
-    map(0x40007000u, 0x1000);
+    map(0x40004000u, 0x4000); /* USART2 and PWR */
     map(0x40011000u, 0x1000);
     map(0x40020000u, 0x4000);
     map(0xE000E000u, 0x1000);
@@ -114,8 +115,13 @@ int main(int argc, char **argv)
         works = argv[2];
         RCC_CR = strcmp(works, "emulator") == 0 ? 0 : 0x83;
         board_start();
-        printf("hz %u pll %x buses %x waits %u baud %x on %u\n", processor_hz, RCC_PLLCFGR, RCC_CFGR, FLASH_ACR & 7, USART1_BRR,
-               RCC_CR >> 16 & 1);
+        printf("hz %u pll %x buses %x waits %u scale %x bypass %u baud %x on %u\n", processor_hz, RCC_PLLCFGR, RCC_CFGR,
+               FLASH_ACR & 7, PWR_CR, RCC_CR >> 18 & 1, UART_BRR, RCC_CR >> 16 & 1);
+    } else if (strcmp(argv[1], "pins") == 0) {
+        RCC_CR = 0x83;
+        board_start();
+        printf("out %d modes %x pulled %x high %x low %x apb1 %x apb2 %x interrupts %x\n", STM32_UART == 1 ? 9 : 2, GPIOA_MODER,
+               GPIOA_PUPDR, GPIOA_AFRH, GPIOA_AFRL, RCC_APB1ENR, RCC_APB2ENR, NVIC_ISER1);
     } else if (strcmp(argv[1], "reset") == 0) {
         RCC_CSR = (uint32_t)strtoul(argv[2], NULL, 16);
         printf("%u", board_reset_reason());

@@ -87,7 +87,8 @@ static uint32_t damage(uint8_t *line, uint32_t count, const uint8_t *other, uint
 static int taken(ft_wire *wire, uint8_t *frame, uint32_t count)
 {
     ft_frame found;
-    wire->session.seen = 0;
+    wire->session.heard = false;
+    memset(wire->session.seen, 0, sizeof wire->session.seen);
     return count && ft_frame_open(wire, frame, count, &found);
 }
 

@@ -1,0 +1,89 @@
+"""Whether a model fits a board, asked before anything is built for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedtiny.boards import Board, node_banks, refuse_training
+from fedtiny.config import Config, load_config
+from fedtiny.federation.tasks import Load
+from fedtiny.fleet.planning import refuse_what_does_not_fit
+from fedtiny.pruning import FedTiny
+from fedtiny.runfolder import BLOB, CONFIG, RunFolder
+from fedtiny_export.blob import read_blob
+from fedtiny_export.core import NodeConfig, plan
+from fedtiny_export.errors import ConfigError, PlanError
+
+PRESET = "fashion-mini"  # whose settings count for a blob without a run
+
+
+def refuse_unfit(
+    board: Board, model: Path, *, work: str, samples_bytes: int, force: bool, settings: Sequence[str] = ()
+) -> None:
+    """Raises PlanError with what takes what, and what would make it fit, where a run's model or a blob does not.
+
+    On a board the model's own bytes and the node's samples lie in one piece with the arena: what the image leaves of
+    the first bank, or what PlatformIO's environment sets aside.
+    """
+    if work == "train":
+        refuse_training(board, force=force, how=f"fedtiny build {board.name} --model {model} --force")
+    blob, config = _read(model, settings)
+    name, most = next(iter(node_banks(board).items()))
+    if board.built_by == "PlatformIO" and board.platformio and board.platformio.memory_bytes:
+        most = board.platformio.memory_bytes
+    room = most - len(blob) - samples_bytes
+    if room <= 0:
+        raise PlanError(
+            f"{board.name} has {most:,} bytes for it in its bank {name}, and the model's own {len(blob):,} with "
+            f"{samples_bytes:,} of samples leave no room to work in. Take a smaller model, a lower density or a board "
+            "with more memory."
+        )
+    limit = f"{board.name}, beside its samples and the model's own bytes,"
+    if work == "infer":
+        _refuse_inference(blob, limit, room)
+        return
+    refuse_what_does_not_fit({board.name: [_load(blob, config)]}, 0, {name: room}, setting=limit)
+
+
+def _refuse_inference(blob: bytes, limit: str, room: int) -> None:
+    memory = plan(blob, NodeConfig(modes=("infer",)))
+    if memory.peak > room:
+        kinds = sorted(((size, kind) for kind, size in memory.by_kind().items() if size), reverse=True)
+        table = "\n".join(f"  {kind:<12} {size:>11,}" for size, kind in kinds)
+        raise PlanError(
+            f"inference takes {memory.peak:,} bytes of a node, and {limit} allows {room:,}. What takes what:\n{table}\n"
+            "Take a smaller model or a board with more memory."
+        )
+
+
+def _read(model: Path, settings: Sequence[str]) -> tuple[bytes, Config]:
+    """The blob, and the settings that it is trained with: its run's, or those of a preset."""
+    if model.is_dir():
+        folder = RunFolder.open(model)
+        return folder.read(BLOB), load_config(folder.file(CONFIG), list(settings))
+    try:
+        return model.read_bytes(), load_config(PRESET, list(settings))
+    except OSError as problem:
+        raise ConfigError(
+            f"cannot read the model {model}: {problem.strerror}. Name a run's folder or a .ftm file."
+        ) from None
+
+
+def _load(blob: bytes, config: Config) -> Load:
+    """What the run's server would have a node load."""
+    train, pruning, saved = config.train, config.pruning, read_blob(blob)
+    topk = 0
+    if pruning.method == "fedtiny":
+        method = FedTiny(**pruning.model_dump(exclude={"method"}), last_layers=train.last_layers)
+        topk = method.topk_max(saved.graph, {saved.graph.layer_names.index(n): m for n, m in saved.masks.items()})
+    return Load(
+        blob=blob,
+        micro_batch=train.micro_batch,
+        topk_max=topk,
+        keep=train.keep,
+        lean=train.lean,
+        loss=train.loss,
+        plain_sgd=train.momentum == 0,
+        last_layers=train.last_layers,
+    )
