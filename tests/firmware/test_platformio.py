@@ -24,7 +24,7 @@ import pytest
 
 import fedtiny
 from fedtiny.boards import load_board, root
-from fedtiny.emulation import DETERMINISTIC, WHOLE_PROGRAM, compile_command, core_sources, wire_flags, wire_sources
+from fedtiny.emulation import DETERMINISTIC, compile_command, core_sources, size_flags, wire_flags, wire_sources
 from fedtiny.fleet.manage import enrol
 from fedtiny.fleet.roster import read_roster
 from fedtiny.images import MARK, SHARED, build_node, node_command, node_of
@@ -214,7 +214,7 @@ def test_an_image_is_uploaded_and_what_was_uploaded_joins_a_fleet(stand_in: dict
 
 def test_a_node_is_compiled_as_a_whole_by_the_same_flags() -> None:
     registers = INI["registers"]
-    assert tuple(registers["custom_whole_program"].split()) == WHOLE_PROGRAM
+    assert tuple(registers["custom_whole_program"].split()) == size_flags(load_board("qemu-netduinoplus2"), "-Os")
     apart = {Path(source).name for source in load_board("qemu-netduinoplus2").toolchain.sources}
     assert set(registers["custom_apart"].split()) == apart
 
