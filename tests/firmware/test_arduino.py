@@ -25,8 +25,7 @@ from fedtiny.fleet.wire import WireFleet
 from fedtiny.link.connection import Connection
 from fedtiny.link.session import Identity
 
-from ..fleet.fleets import Lab
-from ..fleet.test_wire_fleet import outcome, put_data
+from ..fleet.fleets import Lab, put_data, run_of
 from ..host import runs
 from .boards import need
 
@@ -103,7 +102,7 @@ def test_sketches_are_enrolled_and_train_the_model_of_the_run_in_process(lab: La
     fleet = WireFleet(read_roster(lab.file))
     try:
         put_data(fleet)
-        assert outcome(runs.server(fleet)) == outcome(runs.server(native))
+        assert run_of(runs.server(fleet)) == run_of(runs.server(native))
     finally:
         fleet.close()
 

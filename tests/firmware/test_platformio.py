@@ -24,7 +24,7 @@ import pytest
 
 import fedtiny
 from fedtiny.boards import load_board, root
-from fedtiny.emulation import DETERMINISTIC, compile_command, core_sources, wire_flags, wire_sources
+from fedtiny.emulation import DETERMINISTIC, compile_command, core_sources, size_flags, wire_flags, wire_sources
 from fedtiny.fleet.manage import enrol
 from fedtiny.fleet.roster import read_roster
 from fedtiny.images import MARK, SHARED, build_node, node_command, node_of
@@ -204,20 +204,32 @@ def test_an_image_is_uploaded_and_what_was_uploaded_joins_a_fleet(stand_in: dict
     at = elf.index(MARK[:8])
     unsigned = elf[: at + 8] + bytes(8) + elf[at + 16 :]
     assert asyncio.run(hello()) == ("qemu-netduinoplus2", hashlib.sha256(unsigned).digest()[:8])
-    assert symbols(build_folder(stand_in, "bench") / "firmware.elf") == symbols(build_node(board, tmp_path / "own.elf"))
+    theirs, own = (
+        symbols(build_folder(stand_in, "bench") / "firmware.elf"),
+        symbols(build_node(board, tmp_path / "own.elf")),
+    )
+    assert theirs[:2] == own[:2]
+    assert theirs[2] == pytest.approx(own[2], rel=0.005)  # a whole program in another order of files: a few bytes
+
+
+def test_a_node_is_compiled_as_a_whole_by_the_same_flags() -> None:
+    registers = INI["registers"]
+    assert tuple(registers["custom_whole_program"].split()) == size_flags(load_board("qemu-netduinoplus2"), "-Os")
+    apart = {Path(source).name for source in load_board("qemu-netduinoplus2").toolchain.sources}
+    assert set(registers["custom_apart"].split()) == apart
 
 
 LAYOUT = ("link_flash", "link_flash_bytes", "link_ram", "link_ram_bytes", "link_stack_bytes")
 
 
-def symbols(elf: Path) -> list[tuple[str, ...]]:
-    """Names and sizes, and the values that the linker was given: what two images of the same parts have in common."""
+def symbols(elf: Path) -> tuple[set[str], dict[str, str], int]:
+    """Names, the values that the linker was given, and bytes in all."""
     told = subprocess.run(["arm-none-eabi-nm", "-S", elf], capture_output=True, text=True, check=True).stdout
     lines = [line.split() for line in told.splitlines()]
-    sized = [(words[3], words[1]) for words in lines if len(words) == 4]
-    given = [(words[2], words[0]) for words in lines if words[-1] in LAYOUT]
+    sized = [(words[3].partition(".")[0], int(words[1], 16)) for words in lines if len(words) == 4]
+    given = {words[2]: words[0] for words in lines if words[-1] in LAYOUT}
     assert len(given) == len(LAYOUT)
-    return sorted([*sized, *given])
+    return {name for name, _ in sized}, given, sum(size for _, size in sized)
 
 
 @pytest.mark.parametrize("name", ["native", "esp32dev"])

@@ -10,15 +10,21 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from fedtiny.federation.server import Server
+from fedtiny.federation.tasks import NodeFailure
 from fedtiny.fleet.keys import Device
 from fedtiny.fleet.manage import record as first_record
 from fedtiny.fleet.roster import Roster, read_roster
+
+from ..host import runs
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE = Path(sys.executable).with_name("fedtiny-node")
 KEY = bytes(range(32))
 SLOT = 128
+SHARDS = runs.shards(4)
 
 
 @dataclass
@@ -86,3 +92,15 @@ def environment() -> dict[str, str]:
     """What programs need that start in another folder: the tests' modules, and the node on the path."""
     path = os.pathsep.join([str(NODE.parent), os.environ.get("PATH", "")])
     return {"PYTHONPATH": os.pathsep.join(entry for entry in (str(ROOT), *sys.path) if entry), "PATH": path}
+
+
+def put_data(fleet: Any) -> None:
+    shards = dict(zip(fleet.nodes, SHARDS.values(), strict=True))
+    answers = dict(fleet.ask({node: [shards[node]] for node in fleet.nodes}))
+    assert not any(isinstance(answer, NodeFailure) for answer in answers.values()), answers
+
+
+def run_of(server: Server) -> list[Any]:
+    """All rounds, and the numbers that come of them."""
+    records = [(r.train_loss, r.densities, r.participants) for r in server.rounds()]
+    return [records[-1][:2], {name: array.tobytes() for name, array in server.model.arrays.items()}]

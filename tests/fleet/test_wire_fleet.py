@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedtiny.federation.server import Server
 from fedtiny.federation.tasks import Install, Load, NodeFailure, Report, Score, Train
 from fedtiny.fleet.manage import record as first_record
 from fedtiny.fleet.native import NativeFleet
@@ -31,21 +30,7 @@ from fedtiny_export.errors import ConfigError
 
 from ..conftest import Outcome
 from ..host import runs
-from .fleets import Lab
-
-SHARDS = runs.shards(4)
-
-
-def put_data(fleet: Any) -> None:
-    shards = dict(zip(fleet.nodes, SHARDS.values(), strict=True))
-    answers = dict(fleet.ask({node: [shards[node]] for node in fleet.nodes}))
-    assert not any(isinstance(answer, NodeFailure) for answer in answers.values()), answers
-
-
-def run_of(server: Server) -> list[Any]:
-    """All rounds, and the numbers that come of them."""
-    records = [(r.train_loss, r.densities, r.participants) for r in server.rounds()]
-    return [records[-1][:2], {name: array.tobytes() for name, array in server.model.arrays.items()}]
+from .fleets import SHARDS, Lab, put_data, run_of
 
 
 @pytest.fixture(scope="module")

@@ -87,13 +87,13 @@ ft_conv_row ft_conv_first_row(const ft_taps *taps, uint32_t row_len)
     return r;
 }
 
-void ft_conv_next_row(ft_conv_row *r, const ft_taps *taps, uint32_t row, uint32_t rows)
+void ft_conv_next_row(ft_conv_row *row, const ft_taps *taps, uint32_t next, uint32_t rows)
 {
-    if (r->values)
-        r->values += r->count;
+    if (row->values)
+        row->values += row->count;
     if (taps->counts) {
-        r->at += r->count;
-        r->count = row < rows ? taps->counts[row] : 0;
+        row->at += row->count;
+        row->count = next < rows ? taps->counts[next] : 0;
     }
 }
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fedtiny import emulation
 from fedtiny.bench import builds, cases, counting, cycles, kernels, suite
 from fedtiny.bench.cases import Case
 from fedtiny.bench.peers import PEERS, PUBLISHED
@@ -124,7 +125,8 @@ def _case_config(case: Case, build: builds.Build | None = None, target: str | No
         config |= {"build": build.name}
     if target:
         board = builds.board_of(target)
-        flags = [*board.toolchain.machine, builds.OPTIMISE, *(build.flags if build else ())]
+        sizes = emulation.size_flags(board, builds.OPTIMISE)
+        flags = [*board.toolchain.machine, builds.OPTIMISE, *sizes, *(build.flags if build else ())]
         config |= {"target": target, "board": board.name, "flags": flags}
     return config
 

@@ -121,11 +121,11 @@ static void run_script(sha256 *sum, const header *h, const uint8_t *blob, uint8_
                               .norm = (uint8_t)h->norm, .topk_max = h->topk, .loss = h->knobs & 0xFF,
                               .last_layers = (uint8_t)(h->knobs >> 8)};
     ft_node *node;
-    const ft_topk_entry *entries;
-    const float *gradients;
-    uint32_t found, seen;
+    const ft_topk_entry *entries = 0;
+    const float *gradients = 0;
+    uint32_t found = 0, seen = 0;
     ft_score_sum tally;
-    double loss;
+    double loss = 0.0;
 
     node = load(h, blob, &config);
     source from = {x, labels, ft_input_size(node)};
