@@ -140,19 +140,19 @@ def build(
     need_tools(board)
     tools, firmware = board.toolchain, root() / "firmware"
     whole = size_flags(board, optimise)
-    command = [*compile_command(board, optimise=optimise, defines=defines), *flags]
+    command = compile_command(board, optimise=optimise, defines=defines)
     files = [(path, whole) for path in sources] + [(firmware / source, ()) for source in tools.sources]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = [Path(folder) / f"{number}-{path.name}.o" for number, (path, _) in enumerate(files)]
         jobs = [
-            [*command, *more, "-c", str(path), "-o", str(made)]
+            [*command, *more, *flags, "-c", str(path), "-o", str(made)]
             for (path, more), made in zip(files, objects, strict=True)
         ]
         list(pool.map(_tool, jobs))
         script = ["-T", str(firmware / tools.linker_script)] if tools.linker_script else []
         layout = [f"-Wl,--defsym={name}={value}" for name, value in _layout(board).items()]
         quiet = ["-Wl,--gc-sections", *(["-Wl,--no-warn-rwx-segments"] if tools.linker_script else [])]
-        link = [*command, *whole, *tools.link, *layout, *script, *quiet]
+        link = [*command, *whole, *flags, *tools.link, *layout, *script, *quiet]
         _tool([*link, *map(str, objects), *tools.libraries, "-o", str(out)])
     return out
 

@@ -57,7 +57,8 @@ def program(target: str, build: Build, name: str, folder: Path) -> Path:
 def control(target: str, folder: Path) -> Path:
     """The plain dense control: no source of the core, the compiler's best."""
     out = folder / f"control-{target}.elf"
-    return emulation.build(board_of(target), [HERE / "control.c"], out=out, optimise=CONTROL_OPTIMISE)
+    alone = ("-fno-lto",)  # it is one file: the compiler's best is without
+    return emulation.build(board_of(target), [HERE / "control.c"], out=out, optimise=CONTROL_OPTIMISE, flags=alone)
 
 
 def _size(target: str, elf: Path, *options: str) -> list[list[str]]:
