@@ -102,5 +102,8 @@ def put_data(fleet: Any) -> None:
 
 def run_of(server: Server) -> list[Any]:
     """All rounds, and the numbers that come of them."""
-    records = [(r.train_loss, r.densities, r.participants) for r in server.rounds()]
+    rounds = list(server.rounds())
+    left_out = [failure for record in rounds for failure in record.failures]
+    assert not left_out, left_out  # then it is another run
+    records = [(r.train_loss, r.densities, r.participants) for r in rounds]
     return [records[-1][:2], {name: array.tobytes() for name, array in server.model.arrays.items()}]

@@ -2,10 +2,12 @@
 #include "serve.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -183,10 +185,14 @@ int serve(int argc, char **argv)
         return failed("listening");
     if (terminal && (l.in = l.out = open_terminal()) < 0)
         return failed("opening a terminal");
+    const struct sigaction ignored = {.sa_handler = SIG_IGN};
+    sigaction(SIGPIPE, &ignored, NULL); /* a host that is gone ends a connection, not the node */
     do {
         int yes = 1;
         if (listener >= 0) {
             l.in = l.out = accept(listener, NULL, NULL);
+            if (l.in < 0 && (errno == EINTR || errno == ECONNABORTED))
+                continue;
             if (l.in < 0)
                 return failed("accepting a connection");
             setsockopt(l.in, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
