@@ -86,8 +86,8 @@ static void backward_conv(turn *t)
 
 static void linear_weights(const turn *t, float *dw, const ft_taps *taps, uint32_t row, uint32_t rows)
 {
-    float *made = t->scratch + ft_linear_scratch(t->in.c, t->net->config.micro_batch, t->accumulate);
-    for (uint32_t b = 0; !t->x && b < t->batch; b++)
+    float *made = t->x ? 0 : t->scratch + ft_linear_scratch(t->in.c, t->net->config.micro_batch, t->accumulate);
+    for (uint32_t b = 0; made && b < t->batch; b++)
         ft_keep_sample(t->net, made + b * t->in.c, t->op.in[0], b, made + t->net->config.micro_batch * t->in.c);
     ft_linear_backward_weight(dw, t->dy, t->x ? t->x : made, taps, t->in.c, t->out.c, t->batch, t->scratch, row, rows);
 }

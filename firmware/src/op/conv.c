@@ -198,11 +198,14 @@ static const float *side_by_side(float *out, const float *in, uint32_t n, uint32
 }
 
 /* One output of every sample, behind the inputs in scratch. */
-static const float *gradient_of(float *run, const float *dy, uint32_t co, uint32_t batch)
+static const float *gradient_of(float *scratch, const float *dy, uint32_t ci, uint32_t co, uint32_t batch)
 {
-    for (uint32_t b = 0; batch > 1 && b < batch; b++)
+    if (batch == 1)
+        return dy;
+    float *run = scratch + ci * batch;
+    for (uint32_t b = 0; b < batch; b++)
         run[b] = dy[b * co];
-    return batch > 1 ? run : dy;
+    return run;
 }
 
 static ft_grid row_of_samples(uint32_t batch)
@@ -247,7 +250,7 @@ void ft_linear_backward_input(float *dx, const float *dy, const ft_taps *taps, u
     } else {
         ft_conv_row r = ft_conv_first_row(taps, ci);
         for (uint32_t o = 0; o < co; o++) {
-            const float *run = gradient_of(scratch + ci * batch, dy + o, co, batch);
+            const float *run = gradient_of(scratch, dy + o, ci, co, batch);
             for (uint32_t k = 0; batch == 1 && k < r.count; k++)
                 columns[r.at[k]] += r.values[k] * *run;
             if (batch > 1)
@@ -272,7 +275,7 @@ void ft_linear_backward_weight(float *dw, const float *dy, const float *x, const
     x = side_by_side(scratch, x, ci, batch);
     for (uint32_t o = 0; o < row + rows; o++) {
         if (o >= row) {
-            const float *run = gradient_of(scratch + ci * batch, dy + o, co, batch);
+            const float *run = gradient_of(scratch, dy + o, ci, co, batch);
             for (uint32_t k = 0; batch == 1 && k < r.count; k++)
                 dw[k] += *run * x[r.at[k]];
             if (batch > 1)
