@@ -180,13 +180,13 @@ int serve(int argc, char **argv)
         free(memory);
         return 2;
     }
+    const struct sigaction ignored = {.sa_handler = SIG_IGN};
+    sigaction(SIGPIPE, &ignored, NULL); /* a host that is gone ends a connection, not the node */
     int listener = tcp >= 0 ? listen_at((uint16_t)tcp) : -1;
     if (tcp >= 0 && listener < 0)
         return failed("listening");
     if (terminal && (l.in = l.out = open_terminal()) < 0)
         return failed("opening a terminal");
-    const struct sigaction ignored = {.sa_handler = SIG_IGN};
-    sigaction(SIGPIPE, &ignored, NULL); /* a host that is gone ends a connection, not the node */
     do {
         int yes = 1;
         if (listener >= 0) {
