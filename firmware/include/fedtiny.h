@@ -1,4 +1,4 @@
-/* fedtiny: sparse federated training on a microcontroller. The only public header.
+/* fedtiny: sparse federated training on a microcontroller. The core's public header; the wire's is fedtiny_wire.h.
  *
  * The caller owns all memory: one arena or a few banks, one blob, one data source. No malloc, no globals, no stdio; two nodes in one
  * process work. Calls on one node must not overlap. All floats are binary32 and results are the same bits on every target,
