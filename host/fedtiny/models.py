@@ -190,6 +190,11 @@ _MODELS: dict[str, tuple[_Build, int, tuple[int, int]]] = {  # build, default wi
 NAMES = tuple(_MODELS)
 
 
+def width_of(name: str) -> int:
+    """A model's own width; 1 for a name that `build` refuses."""
+    return _MODELS[name][1] if name in _MODELS else 1
+
+
 def build(
     name: str,
     *,

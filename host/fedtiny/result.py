@@ -51,7 +51,7 @@ def build_result(experiment: Experiment, *, run_id: str) -> dict[str, Any]:
         "nodes": len(experiment.fleet.nodes),
         "rounds": server.round,
         "rounds_planned": config.train.rounds,
-        "density_target": 1.0 if config.pruning.method == "fedavg" else config.pruning.density,
+        "density_target": experiment.method.density,
         "density_actual": server.density,
         "accuracy": last["accuracy"] if last else None,
         "loss": last["loss"] if last else None,
