@@ -466,3 +466,91 @@ def test_an_unknown_method_is_answered_with_the_near_one():
 def test_a_method_that_ranks_on_public_samples_says_so_where_there_are_none():
     with pytest.raises(ConfigError, match=r"pretrain\.per_class"):
         made("snip").start(model(), seed=0)
+
+
+def experiment(**changes):
+    from fedtiny.config import load_config
+    from fedtiny.experiment import Experiment
+
+    settings = {"fleet.kind": "simulated", "fleet.nodes": 2, "data.per_node": 16, "train.local_epochs": 1}
+    settings |= {"train.rounds": 1, "pretrain.epochs": 1, "model.width": 4}
+    return Experiment(load_config("quick", settings | changes))
+
+
+def test_a_run_names_what_a_fleet_cannot_do_before_it_begins():
+    with pytest.raises(ConfigError, match=r"fedmef cannot run on a fleet of kind native, because .* only simulated"):
+        experiment(**{"pruning.method": "fedmef", "fleet.kind": "native"})
+    with pytest.raises(ConfigError, match="only simulated nodes vary"):
+        experiment(**{"train.augment": "shift", "fleet.kind": "native"})
+    with pytest.raises(ConfigError, match=r"run\.bn_refresh = measure"):
+        experiment(**{"train.augment": "shift", "run.bn_refresh": "train"})
+
+
+def test_a_small_dense_run_has_about_the_weights_of_the_sparse_ones():
+    with experiment(**{"pruning.method": "small-dense", "model.name": "resnet-mini", "model.width": 8}) as small:
+        list(small)
+        costs = small.result()["costs"]
+    full = sum(w.size for w in weights_of(full_8().graph, full_8().arrays).values())
+    assert 0.6 * 0.2 * full < costs["weights_live"] == costs["weights"] <= 0.2 * full
+    from fedtiny.experiment import Experiment
+    from fedtiny.models import build
+
+    with pytest.raises(ConfigError, match="chooses the width"):
+        Experiment(small.config, module=build("lenet-mini", input_shape=(1, 28, 28), classes=10))
+
+
+@cache
+def full_8() -> Model:
+    from fedtiny.models import build
+
+    return from_torch(build("resnet-mini", input_shape=(1, 28, 28), classes=10, width=8), (1, 28, 28))
+
+
+def test_what_a_method_remembers_outlives_the_process(tmp_path):
+    from fedtiny.journal import SqliteJournal
+
+    run, _ = run_of("fedrts", rounds=2)
+    next(run.rounds())
+    state = run.state()
+    assert state.memory
+    with SqliteJournal(tmp_path / "run.db") as journal:
+        journal.prepared(state)
+    with SqliteJournal(tmp_path / "run.db") as journal:
+        found = journal.state
+    assert found.memory.keys() == state.memory.keys()
+    assert all(np.array_equal(found.memory[name], array) for name, array in state.memory.items())
+
+
+def test_augmentation_moves_samples_and_keeps_what_they_show():
+    from fedtiny.fleet.more_training import augmented
+
+    x = torch.zeros(200, 1, 6, 6)
+    x[:, 0, 3, 2] = 1.0
+    moved = augmented(x, "shift", torch.Generator().manual_seed(0))
+    places = {tuple(map(int, torch.nonzero(sample[0])[0])) for sample in moved}
+    assert places == {(row, column) for row in range(1, 6) for column in range(5)}
+    series = torch.arange(8.0).expand(20, 2, 1, 8).contiguous()
+    shifted = augmented(series, "shift", torch.Generator().manual_seed(0))
+    assert shifted.shape == series.shape  # one row high: it moves along time alone
+    assert {float(sample[0, 0].diff().median()) for sample in shifted} == {1.0}
+    flipped = augmented(series.expand(-1, 2, 8, 8).contiguous(), "crop-flip", torch.Generator().manual_seed(0))
+    assert {float(sample[0].sum(0).diff().sign().sum().sign()) for sample in flipped} == {-1.0, 1.0}
+    assert torch.equal(augmented(x, "none", torch.Generator()), x)
+
+
+def test_augmentation_is_for_training_and_never_for_measuring():
+    trained = {}
+    for how in ("none", "shift"):
+        run, fleet = run_of("magnitude", rounds=1, augment=how)
+        run.prepare()
+        start = fleet.tasks(Load)[0][2]
+        list(run.rounds())
+        trained[how] = run.model.arrays
+        measured = fleet.tasks(type(fleet.tasks(Train)[0][2]))
+        assert {task.augment for _, _, task in measured} == {how}
+        from fedtiny.federation.tasks import MeasureBn, Subset
+
+        ((_, replies),) = fleet.ask({"n0": [start, MeasureBn(subset=Subset.ALL)]})
+        trained[how, "moments"] = replies[1].moments
+    assert any(not np.array_equal(trained["none"][name], array) for name, array in trained["shift"].items())
+    assert np.array_equal(trained["none", "moments"], trained["shift", "moments"])

@@ -37,7 +37,8 @@ ALLOWED = {
     "flash": {"boards", "images", "link", "fleet", "federation", "pruning", "config", "runfolder"},
     "newboard": {"boards"},
     "doctor": {"boards", "emulation", "flash"},
-    "commands": {"boards", "doctor", "flash", "fleet", "link", "newboard"},
+    "study": {"config", "experiment", "result", "report"},
+    "commands": {"boards", "doctor", "flash", "fleet", "link", "newboard", "report", "study"},
     "bench": {"boards", "emulation", "models", "federation", "fleet", "link"},
     "__main__": {"cli"},
     "cli": {
