@@ -126,7 +126,9 @@ for target in $chosen; do
 done
 others=$(for file in "$own"/*.c; do case $file in */driver.c) ;; *) echo "$file" ;; esac done)
 # shellcheck disable=SC2086
-if compile clang fuzzer,address,undefined "$WORK/libfuzzer" $sources $others 2>"$WORK/why"; then
+if [ "$SECONDS_OF_LIBFUZZER" -eq 0 ]; then
+    : # none wanted
+elif compile clang fuzzer,address,undefined "$WORK/libfuzzer" $sources $others 2>"$WORK/why"; then
     learn $chosen
 else
     cat "$WORK/why" >&2

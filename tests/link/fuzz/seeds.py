@@ -120,10 +120,10 @@ def pure_seeds(invites: list[bytes], answer: Payload, jobs: list[Job]) -> dict[s
     record = struct.pack("<BBBBI", 1, 1, 2, 0, 5) + bytes(32) + b"n1".ljust(32, b"\0")
     kept = bytes((1, 72, 30)) + bytes(range(112))
     asked = record_of(FrameType.REQUEST, encode(Request(answer.ref.hash, 0, 2**64 - 1)))
-    welcome = bytes.fromhex("a10007")
-    key = encode(Enrol("n2", bytes(32)))
+    welcome, key = bytes.fromhex("a10007"), record_of(7, encode(Enrol("n2", bytes(32))))
+    forged = record_of(3, welcome + bytes(16))
     hands = [
-        bytes((without,)) + first + record_of(3 | mac, welcome) + record_of(7, key) + first
+        bytes((without,)) + first + forged + record_of(3 | mac, welcome) + key + first
         for first in (record_of(1, invite) for invite in invites) for without in (0, 1) for mac in (0, 128)
     ]  # fmt: skip
     return {
