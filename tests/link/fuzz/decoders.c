@@ -87,7 +87,7 @@ void fuzz_samples(fuzz_input in)
 
 /* -- What a port keeps: two halves of slots (port/record.h), and the wire's record in them. */
 
-enum { SLOTS = 3, SEQUENCE = 4, SLOT_CRC = RECORD_SLOT - 4 };
+enum { SLOTS = 2, SEQUENCE = 4, SLOT_CRC = RECORD_SLOT - 4 };
 
 static struct {
     uint8_t halves[2][SLOTS][RECORD_SLOT];
