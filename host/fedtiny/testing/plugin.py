@@ -32,6 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{HARDWARE}: only on real boards; skipped where there is none.")
+    if config.getoption("--fleet") or config.getoption("--node"):
+        _lab(config)  # a file that cannot be used stops the session before it starts
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -121,12 +123,17 @@ def _or_skipped(request: pytest.FixtureRequest) -> Iterator[None]:
     from fedtiny.testing.lab import NoBoard
     from fedtiny_export.errors import FedtinyError
 
+    missing = True
     try:
         yield
+        return
     except NoBoard as problem:
-        _no_board(request, str(problem))
+        why = str(problem)
     except FedtinyError as problem:
-        pytest.fail(str(problem), pytrace=False)
+        missing, why = False, str(problem)
+    if missing:
+        _no_board(request, why)
+    pytest.fail(why, pytrace=False)
 
 
 def _no_board(request: pytest.FixtureRequest, why: str) -> NoReturn:
