@@ -1,0 +1,44 @@
+"""A RELU or RELU6 becomes the fused activation of the operator before it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from fedtiny_export.infer.building import pruned, readers
+from fedtiny_export.infer.check import FUSING
+from fedtiny_export.infer.network import Activation, Kind, Network, Tensor
+
+_FUSED = {Kind.RELU: Activation.RELU, Kind.RELU6: Activation.RELU6}
+
+
+def fuse_activations(network: Network) -> Network:
+    """Only where nothing else reads what is activated, and where int8 keeps its scale: then the bits stay."""
+    operators = list(network.operators)
+    users = readers(network)
+    writer = {op.outputs[0]: n for n, op in enumerate(operators)}
+    for n, op in enumerate(network.operators):
+        if op.kind not in _FUSED:
+            continue
+        source, target = op.inputs[0], op.outputs[0]
+        before = writer.get(source)
+        if before is None or users[source] != [n] or not _same(network.tensors[source], network.tensors[target]):
+            continue
+        first = operators[before]
+        if first.kind not in FUSING or first.activation not in (Activation.NONE, _FUSED[op.kind]):
+            continue
+        operators[before] = replace(first, outputs=op.outputs, activation=_FUSED[op.kind])
+        operators[n] = replace(op, outputs=first.outputs)  # written by nobody that is read: pruned
+        writer[target] = before
+    kept = tuple(op for n, op in enumerate(operators) if not (op.kind in _FUSED and op.inputs == op.outputs))
+    return pruned(replace(network, operators=kept))
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    if a.dtype == np.float32:
+        return True
+    if a.quantization is None or b.quantization is None:
+        return False
+    equal = a.quantization.scale[0] == b.quantization.scale[0]
+    return bool(equal and a.quantization.zero_point[0] == b.quantization.zero_point[0])
