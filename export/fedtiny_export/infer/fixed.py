@@ -172,6 +172,6 @@ def _one_over_one_plus(a: Any) -> Any:
 def meaned(total: Any, count: int, source: Quantization, target: Quantization) -> Array:
     """Mean of `count` int8 values whose sum, less their zero points, is `total`; the division is part of the scale."""
     q, shift = multiplier(float(source.scale[0]) / float(target.scale[0]))
-    bits = min(63 - max(count - 1, 1).bit_length() if count > 1 else 63, 32, 31 + shift)
-    q = ((q << bits) + (count // 2 if False else 0)) // count
+    bits = min(count.bit_length() - 1, 32, 31 + shift)
+    q = (q << bits) // count
     return clamped(scaled(total, q, shift - bits), target)

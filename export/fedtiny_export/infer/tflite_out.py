@@ -10,7 +10,7 @@ import flatbuffers
 import numpy as np
 
 from fedtiny_export.errors import ExportError
-from fedtiny_export.infer.building import NetworkBuilder, same_padding, sound
+from fedtiny_export.infer.building import NetworkBuilder, quantization, same_padding, sound
 from fedtiny_export.infer.check import describe
 from fedtiny_export.infer.network import Activation, Array, Kind, Network, Operator, Quantization, Tensor
 from fedtiny_export.infer.tflite_schema import (
@@ -128,10 +128,11 @@ def _with_pads(network: Network) -> tuple[Network, dict[int, _PadV2]]:
 def padding_mode(network: Network, op: Operator) -> Padding | None:
     """How LiteRT would name a window's padding; None where it cannot."""
     x, y = network.tensors[op.inputs[0]].shape, network.tensors[op.outputs[0]].shape
-    if op.padding == same_padding((x[1], x[2]), op.kernel, op.stride, op.dilation):
-        if y[1:3] == (-(-x[1] // op.stride[0]), -(-x[2] // op.stride[1])):
-            return Padding.SAME if any(op.padding) else Padding.VALID
-    return None if any(op.padding) else Padding.VALID
+    if not any(op.padding):
+        return Padding.VALID
+    same = op.padding == same_padding((x[1], x[2]), op.kernel, op.stride, op.dilation)
+    whole = y[1:3] == (-(-x[1] // op.stride[0]), -(-x[2] // op.stride[1]))
+    return Padding.SAME if same and whole else None
 
 
 class _Writer:
@@ -279,8 +280,21 @@ class _Writer:
                 return [self._hidden(f"{name}/permutation", op.permutation)]
             case Kind.RESHAPE:
                 return [self._hidden(f"{name}/shape", self._shape(op))]
+            case Kind.CONV2D if len(op.inputs) == 2:
+                return [self._no_bias(op, name)]
             case _:
                 return []
+
+    def _no_bias(self, op: Operator, name: str) -> int:
+        """Zeros: LiteRT's convolution insists on a bias."""
+        x, weight = (self._tensors[i] for i in op.inputs)
+        dtype: np.dtype[Any] = np.dtype(np.float32)
+        scale = None
+        if x.dtype == np.int8 and x.quantization is not None and weight.quantization is not None:
+            dtype, scale = np.dtype(np.int32), quantization(x.quantization.scale * weight.quantization.scale, 0)
+        zeros = np.zeros(weight.shape[0], dtype)
+        self._tensors.append(Tensor(f"{name}/bias", zeros.shape, dtype, scale, zeros))
+        return len(self._tensors) - 1
 
     def _shape(self, op: Operator) -> tuple[int, ...]:
         """The batch stays free where it can, so that LiteRT may resize the model's input."""
@@ -319,7 +333,8 @@ _Described = tuple[int, int, list[tuple[int, str, Any]]]
 
 def _conv(network: Network, op: Operator) -> _Described:
     f = Conv2DOptionsField
-    fields = _window(network, op, f) + [
+    fields = [
+        *_window(network, op, f),
         (f.DILATION_W_FACTOR, "Int32", op.dilation[1]),
         (f.DILATION_H_FACTOR, "Int32", op.dilation[0]),
     ]
@@ -329,7 +344,8 @@ def _conv(network: Network, op: Operator) -> _Described:
 def _depthwise(network: Network, op: Operator) -> _Described:
     f = DepthwiseConv2DOptionsField
     multiplier = network.tensors[op.inputs[1]].shape[3] // network.tensors[op.inputs[0]].shape[3]
-    fields = _window(network, op, f) + [
+    fields = [
+        *_window(network, op, f),
         (f.DEPTH_MULTIPLIER, "Int32", multiplier),
         (f.DILATION_W_FACTOR, "Int32", op.dilation[1]),
         (f.DILATION_H_FACTOR, "Int32", op.dilation[0]),
@@ -358,7 +374,10 @@ def _fully_connected(network: Network, op: Operator) -> _Described:
     x, y = network.tensors[op.inputs[0]].shape, network.tensors[op.outputs[0]].shape
     f = FullyConnectedOptionsField
     keep = len(y) == len(x) and len(x) > 2
-    fields = [(f.FUSED_ACTIVATION_FUNCTION, "Int8", _FUSED[op.activation]), (f.KEEP_NUM_DIMS, "Bool", keep)]
+    fields: list[tuple[int, str, Any]] = [
+        (f.FUSED_ACTIVATION_FUNCTION, "Int8", _FUSED[op.activation]),
+        (f.KEEP_NUM_DIMS, "Bool", keep),
+    ]
     return BuiltinOptions.FullyConnectedOptions, 6, fields
 
 
