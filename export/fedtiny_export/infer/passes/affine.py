@@ -10,19 +10,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedtiny_export.infer.building import pruned, readers
+from fedtiny_export.infer.building import readers
 from fedtiny_export.infer.check import WEIGHTED
 from fedtiny_export.infer.network import Activation, Kind, Network, Operator, Tensor
+from fedtiny_export.infer.passes.reshapes import merge_reshapes
 
 
 def fold_affine(network: Network) -> Network:
-    """Float only. The operator before must have no activation and no other reader."""
+    """Float only. The operator before must have no activation, and nothing else may read what lies between; reshapes
+    that keep the channels may."""
     tensors, operators = list(network.tensors), list(network.operators)
     users = readers(network)
     writer = {op.outputs[0]: n for n, op in enumerate(operators)}
     for n, op in enumerate(network.operators):
-        before = writer.get(op.inputs[0]) if op.inputs else None
-        if before is None or not _is_affine(network, op) or users[op.inputs[0]] != [n]:
+        before = _before(network, op, users, writer) if _is_affine(network, op) else None
+        if before is None:
             continue
         first = operators[before]
         scale = tensors[op.inputs[1]].data
@@ -32,19 +34,29 @@ def fold_affine(network: Network) -> Network:
         scale = scale.reshape(-1).astype(np.float64)
         shape = [1] * weight.ndim
         shape[WEIGHTED[first.kind]] = -1
-        bias = _bias(tensors, first) * scale + _bias(tensors, op)
+        bias = (_bias(tensors, first) * scale + _bias(tensors, op)).astype(np.float32)
         fused = (weight * scale.reshape(shape)).astype(np.float32)
         name = tensors[first.inputs[1]].name
         tensors += [
             Tensor(name, fused.shape, fused.dtype, None, fused),
-            Tensor(_bias_name(tensors, first, name), bias.shape, np.dtype(np.float32), None, bias.astype(np.float32)),
+            Tensor(_bias_name(tensors, first, name), bias.shape, bias.dtype, None, bias),
         ]
         inputs = (first.inputs[0], len(tensors) - 2, len(tensors) - 1)
-        operators[before] = replace(first, inputs=inputs, outputs=op.outputs, activation=op.activation)
-        operators[n] = replace(op, outputs=first.outputs)
-        writer[op.outputs[0]] = before
-    kept = tuple(op for op in operators if op.outputs[0] not in op.inputs)
-    return pruned(replace(network, tensors=tuple(tensors), operators=kept))
+        operators[before] = replace(first, inputs=inputs, activation=op.activation)
+        operators[n] = Operator(Kind.RESHAPE, op.inputs[:1], op.outputs)  # of the same shape: it goes
+    return merge_reshapes(replace(network, tensors=tuple(tensors), operators=tuple(operators)))
+
+
+def _before(network: Network, op: Operator, users: dict[int, list[int]], writer: dict[int, int]) -> int | None:
+    """The operator whose result alone the scale and shift read."""
+    tensor = op.inputs[0]
+    channels = network.tensors[tensor].shape[-1]
+    while len(users[tensor]) == 1 and tensor in writer and network.tensors[tensor].shape[-1] == channels:
+        found = network.operators[writer[tensor]]
+        if found.kind is not Kind.RESHAPE:
+            return writer[tensor]
+        tensor = found.inputs[0]
+    return None
 
 
 def _is_affine(network: Network, op: Operator) -> bool:
