@@ -154,8 +154,8 @@ def _check_scales(op: Operator, tensors: Sequence[Tensor], output: Tensor) -> li
         if len(weight.scale) > 1 and (weight.axis != axis or len(weight.scale) != channels):
             problems.append(f"has a weight quantised along axis {weight.axis}; quantise along output channels ({axis})")
         elif len(tensors) > 2 and (bias := tensors[2].quantization) is not None:
-            product = x.scale[0] * weight.scale
-            if len(bias.scale) not in (1, len(product)) or (np.abs(bias.scale / product - 1) > 0.02).any():
+            product = x.scale[0].astype(np.float64) * weight.scale
+            if len(bias.scale) not in (1, len(product)) or (np.abs(bias.scale - product) > 0.02 * product).any():
                 problems.append("has a bias whose scale is not that of its input times that of its weight")
     elif op.kind in SAME_SCALE:
         for tensor in tensors:

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedtiny_export.infer.building import pruned, readers
+from fedtiny_export.infer.building import readers
 from fedtiny_export.infer.check import FUSING
-from fedtiny_export.infer.network import Activation, Kind, Network, Tensor
+from fedtiny_export.infer.network import Activation, Kind, Network, Operator, Tensor
+from fedtiny_export.infer.passes.reshapes import before_reshapes, merge_reshapes
 
 _FUSED = {Kind.RELU: Activation.RELU, Kind.RELU6: Activation.RELU6}
 
@@ -19,20 +20,15 @@ def fuse_activations(network: Network) -> Network:
     users = readers(network)
     writer = {op.outputs[0]: n for n, op in enumerate(operators)}
     for n, op in enumerate(network.operators):
-        if op.kind not in _FUSED:
-            continue
-        source, target = op.inputs[0], op.outputs[0]
-        before = writer.get(source)
-        if before is None or users[source] != [n] or not _same(network.tensors[source], network.tensors[target]):
+        before = before_reshapes(network, op, users, writer) if op.kind in _FUSED else None
+        if before is None or not _same(network.tensors[op.inputs[0]], network.tensors[op.outputs[0]]):
             continue
         first = operators[before]
         if first.kind not in FUSING or first.activation not in (Activation.NONE, _FUSED[op.kind]):
             continue
-        operators[before] = replace(first, outputs=op.outputs, activation=_FUSED[op.kind])
-        operators[n] = replace(op, outputs=first.outputs)  # written by nobody that is read: pruned
-        writer[target] = before
-    kept = tuple(op for n, op in enumerate(operators) if not (op.kind in _FUSED and op.inputs == op.outputs))
-    return pruned(replace(network, operators=kept))
+        operators[before] = replace(first, activation=_FUSED[op.kind])
+        operators[n] = Operator(Kind.RESHAPE, op.inputs, op.outputs)  # of the same shape: it goes
+    return merge_reshapes(replace(network, operators=tuple(operators)))
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

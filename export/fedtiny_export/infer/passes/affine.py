@@ -13,7 +13,7 @@ import numpy as np
 from fedtiny_export.infer.building import readers
 from fedtiny_export.infer.check import WEIGHTED
 from fedtiny_export.infer.network import Activation, Kind, Network, Operator, Tensor
-from fedtiny_export.infer.passes.reshapes import merge_reshapes
+from fedtiny_export.infer.passes.reshapes import before_reshapes, merge_reshapes
 
 
 def fold_affine(network: Network) -> Network:
@@ -23,7 +23,7 @@ def fold_affine(network: Network) -> Network:
     users = readers(network)
     writer = {op.outputs[0]: n for n, op in enumerate(operators)}
     for n, op in enumerate(network.operators):
-        before = _before(network, op, users, writer) if _is_affine(network, op) else None
+        before = before_reshapes(network, op, users, writer, channels=True) if _is_affine(network, op) else None
         if before is None:
             continue
         first = operators[before]
@@ -45,18 +45,6 @@ def fold_affine(network: Network) -> Network:
         operators[before] = replace(first, inputs=inputs, activation=op.activation)
         operators[n] = Operator(Kind.RESHAPE, op.inputs[:1], op.outputs)  # of the same shape: it goes
     return merge_reshapes(replace(network, tensors=tuple(tensors), operators=tuple(operators)))
-
-
-def _before(network: Network, op: Operator, users: dict[int, list[int]], writer: dict[int, int]) -> int | None:
-    """The operator whose result alone the scale and shift read."""
-    tensor = op.inputs[0]
-    channels = network.tensors[tensor].shape[-1]
-    while len(users[tensor]) == 1 and tensor in writer and network.tensors[tensor].shape[-1] == channels:
-        found = network.operators[writer[tensor]]
-        if found.kind is not Kind.RESHAPE:
-            return writer[tensor]
-        tensor = found.inputs[0]
-    return None
 
 
 def _is_affine(network: Network, op: Operator) -> bool:

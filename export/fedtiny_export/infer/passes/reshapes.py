@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedtiny_export.infer.building import pruned
-from fedtiny_export.infer.network import Kind, Network
+from fedtiny_export.infer.network import Kind, Network, Operator
 
 
 def merge_reshapes(network: Network) -> Network:
@@ -32,3 +32,20 @@ def merge_reshapes(network: Network) -> Network:
             source_of[output] = source
             operators.append(replace(op, inputs=(source,)))
     return pruned(replace(network, tensors=tuple(tensors), operators=tuple(operators), outputs=tuple(outputs)))
+
+
+def before_reshapes(
+    network: Network, op: Operator, users: dict[int, list[int]], writer: dict[int, int], *, channels: bool = False
+) -> int | None:
+    """The number of the operator whose result `op` alone reads, be it through reshapes; None where there is none.
+
+    `channels`: the reshapes must keep the last dimension. `users` and `writer`: operator numbers by tensor.
+    """
+    tensor = op.inputs[0]
+    last = network.tensors[tensor].shape[-1:]
+    while len(users[tensor]) == 1 and tensor in writer and (not channels or network.tensors[tensor].shape[-1:] == last):
+        found = network.operators[writer[tensor]]
+        if found.kind is not Kind.RESHAPE:
+            return writer[tensor]
+        tensor = found.inputs[0]
+    return None
