@@ -16,6 +16,7 @@ from .node import Work, echo
 
 RECORD, KEY, HASH, OBJECTS, NUMBERS, RESULTS = 72, 32, 16, 4, 128, 80
 WIRE_BYTES = 6144  # at least sizeof(ft_wire) with 64-bit pointers
+SAVER_BYTES = 512  # at least sizeof(ft_saver) with 64-bit pointers
 GUARD = b"\xa5" * 64
 FOREVER = 0x7FFFFFFF
 U8, U16, U32, PTR = ct.c_uint8, ct.c_uint16, ct.c_uint32, ct.c_void_p
@@ -129,6 +130,8 @@ def library() -> ct.CDLL:
         "ft_wire_add_double": (None, [ct.POINTER(_Reply), ct.c_double]),
         "ft_service_start": (None, [ct.POINTER(_Service), PTR, U32, PTR]),
         "ft_service_tasks": (_Tasks, [ct.POINTER(_Service)]),
+        "ft_saver_start": (ct.c_bool, [PTR, ct.POINTER(_Service), PTR, PTR]),
+        "ft_saver_tasks": (_Tasks, [PTR]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(lib, name)
@@ -144,7 +147,7 @@ def make_record(device: str, key: bytes | None, boot: int) -> bytes:
 
 
 class CNode:
-    """`work` as in node.py, or the service on `memory` bytes where it is None."""
+    """`work` as in node.py, or the service on `memory` bytes where it is None; `areas`: its ft_storage for models."""
 
     def __init__(
         self,
@@ -161,6 +164,7 @@ class CNode:
         random: bool = True,
         record: bytes | None = None,
         storage_fails: bool = False,
+        areas: Any = None,
     ) -> None:
         self.stream = stream
         self.done: list[int] = []
@@ -189,6 +193,10 @@ class CNode:
             self._service = _Service()
             lib.ft_service_start(self._service, self._memory, memory, None)
             self._tasks = lib.ft_service_tasks(self._service)
+            if areas is not None:
+                self._saver = ct.create_string_buffer(SAVER_BYTES)
+                lib.ft_saver_start(self._saver, self._service, self._state, ct.byref(areas))
+                self._tasks = lib.ft_saver_tasks(self._saver)
         else:
             self._tasks = _Tasks(None, PLACE(self._place), WORK(self._do), ROOM(self._room))
         self.status = lib.ft_wire_start(self._state, self._port, self._facts, self._tasks)
