@@ -125,7 +125,7 @@ def in_ram(lib: ct.CDLL, slots: int, **terms: Any) -> Ring:
 
 
 class Flash:
-    """Sectors that are erased as a whole; bits are only cleared by writing. Power may fail within any write or erasure."""
+    """Sectors that are erased as a whole; writing only clears bits. Power may fail within any write or erasure."""
 
     def __init__(self, lib: ct.CDLL, sectors: int, group: int, form: int = F32) -> None:
         self.slot_bytes = lib.ft_ring_slot_bytes(3, form)

@@ -37,6 +37,7 @@ ALLOWED = {
     "flash": {"boards", "images", "link", "fleet", "federation", "pruning", "config", "runfolder"},
     "newboard": {"boards"},
     "doctor": {"boards", "emulation", "flash"},
+    "testing": {"config", "experiment", "federation", "fleet"},
     "commands": {"boards", "doctor", "flash", "fleet", "link", "newboard"},
     "bench": {"boards", "emulation", "models", "federation", "fleet", "link"},
     "__main__": {"cli"},
