@@ -79,6 +79,7 @@ MAY_INCLUDE = {
     "capture": {"public", "base", "capture"},
     "lib": {"lib"},
     "port": {"public", "port"},
+    "examples": {"public", "port", "examples"},
 }
 
 
@@ -246,6 +247,7 @@ def test_a_heavy_import_is_caught_only_where_it_costs_the_start() -> None:
         ("src/wire/work.c", '#include "../net.h"'),
         ("src/capture/ring.c", '#include "../wire/wire.h"'),
         ("src/wire/work.c", '#include "../capture/ring.h"'),
+        ("examples/button/app.c", '#include "net.h"'),
         ("port/posix/main.c", '#include "../../src/net.h"'),
         ("port/posix/serve.c", '#include "../../src/wire/wire.h"'),
     ],
