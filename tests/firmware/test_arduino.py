@@ -24,6 +24,7 @@ from fedtiny.fleet.roster import read_roster
 from fedtiny.fleet.wire import WireFleet
 from fedtiny.link.connection import Connection
 from fedtiny.link.session import Identity
+from fedtiny.testing.nodes import Node, native_node
 
 from ..fleet.fleets import Lab, put_data, run_of
 from ..host import runs
@@ -133,16 +134,28 @@ def test_a_sketch_keeps_its_key_when_the_newer_half_of_its_record_is_torn(lab: L
     assert asyncio.run(starts()) == device.boot_counter + 1
 
 
-@pytest.mark.parametrize(("there", "bytes_of_it"), [("1048576", 1 << 20), ("1000000", 65536)], ids=["psram", "none"])
-def test_a_sketch_takes_the_psram_that_is_there_and_its_own_memory_where_none_is(
+@pytest.mark.parametrize(("there", "bytes_of_it"), [("1048576", 1 << 20), ("1000000", 163840)], ids=["psram", "none"])
+def test_a_sketch_takes_the_psram_that_is_there_and_has_its_own_memory_where_none_is(
     there: str, bytes_of_it: int, library: Path, objects: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = link_sketch(library, objects, tmp_path / "BenchNode", "-DFEDTINY_PSRAM=1048576", "-DFEDTINY_MEMORY=65536")
+    """With the same bits, whether its arena lies in one piece or in two."""
+    defines = ("-DFEDTINY_PSRAM=1048576", "-DFEDTINY_MEMORY=163840")
+    program = link_sketch(library, objects, tmp_path / "BenchNode", *defines)
     monkeypatch.setenv("PSRAM_BYTES", there)
     lab = Lab(tmp_path / "lab", ("n1",), links={"n1": f"process:{program} {tmp_path}/n1.record"}).write()
     told: list[int] = []
     enrol(read_roster(lab.file), ["n1"], enrolled=lambda node, hello: told.append(hello.arena_bytes))
     assert told == [bytes_of_it]
+    updates = []
+    fleet = WireFleet(read_roster(lab.file))
+    try:
+        for node in (Node(fleet, "n1"), native_node()):
+            node.put_data(*runs.samples(40, seed=1))
+            node.load(runs.model())
+            updates.append(node.train(lr=0.05))
+    finally:
+        fleet.close()
+    assert updates[0].values.tobytes() == updates[1].values.tobytes()
 
 
 def test_a_sketch_that_cannot_store_its_record_says_so_and_stays_silent(sketch: Path) -> None:

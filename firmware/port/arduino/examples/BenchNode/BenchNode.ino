@@ -1,6 +1,7 @@
 /* A node for a bench: the host brings samples and tasks over Serial. Nothing else may print there.
  * FEDTINY_MEMORY: bytes for samples, model and arena; what a board can spare decides which models fit.
- * FEDTINY_PSRAM: bytes of an ESP32's PSRAM that stand for it: more room, behind a cache; without a chip the node has the first. */
+ * FEDTINY_PSRAM: bytes of an ESP32's PSRAM that stand for it; then FEDTINY_MEMORY is a bank for what of the arena fits there, or
+ * all that the node has if no PSRAM answers. */
 #include <FedtinyNode.h>
 #include <FedtinyEeprom.h>
 
@@ -31,6 +32,7 @@ static void *psram() { return nullptr; }
 #endif
 
 alignas(8) static uint8_t memory[FEDTINY_MEMORY];
+static const ft_bank fast = {memory, sizeof memory};
 static FedtinyNode node;
 static bool running;
 
@@ -43,6 +45,8 @@ void setup()
     storageBegin();
     void *more = psram();
     running = node.begin(Serial, storage, more ? more : memory, more ? FEDTINY_PSRAM : sizeof memory, "new", FEDTINY_BOARD);
+    if (more)
+        node.banks(&fast, 1);
 }
 
 void loop()
