@@ -29,9 +29,11 @@ def refuse_unfit(
     if work == "train":
         refuse_training(board, force=force, how=f"fedtiny build {board.name} --model {model} --force")
     blob, config = _read(model, settings)
-    name, most = next(iter(node_banks(board).items()))
+    banks = node_banks(board)
+    name, most = next(iter(banks.items()))
     if board.built_by == "PlatformIO" and board.platformio and board.platformio.memory_bytes:
         most = board.platformio.memory_bytes
+        name = next(bank for bank, size in banks.items() if size >= most)
     room = most - len(blob) - samples_bytes
     if room <= 0:
         raise PlanError(
