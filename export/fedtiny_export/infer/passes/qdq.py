@@ -14,7 +14,7 @@ import numpy as np
 from fedtiny_export.infer import fixed
 from fedtiny_export.infer.building import NetworkBuilder, quantization, readers
 from fedtiny_export.infer.check import SAME_SCALE, SOFTMAX_SCALE, SOFTMAX_ZERO, WEIGHTED
-from fedtiny_export.infer.network import Kind, Network, Operator, Quantization, Tensor
+from fedtiny_export.infer.network import Activation, Kind, Network, Operator, Quantization, Tensor
 from fedtiny_export.infer.quantize import activation_scale, weighted_parameters
 
 _MOVES = (Kind.RESHAPE, Kind.TRANSPOSE, Kind.PAD, Kind.MAX_POOL)
@@ -102,6 +102,8 @@ class _Integers:
             inputs = [self._requantised(i, target) for i in inputs]
         elif op.kind in SAME_SCALE:
             direct = self._q(inputs[0])
+            if not _equal(direct, target) and self._whole_map(op):
+                op, direct = Operator(Kind.MEAN, op.inputs, op.outputs, axes=(1, 2)), target
         output = ends[0]
         if not _equal(direct, target):
             output = self._like(op.outputs[0], direct)
@@ -109,6 +111,12 @@ class _Integers:
         if output != ends[0]:
             self._b.emit(Kind.QUANTIZE, [output], ends[0])
         self._stands_for |= dict.fromkeys(ends, ends[0])
+
+    def _whole_map(self, op: Operator) -> bool:
+        """Whether it is an average of the whole map, which a MEAN gives too, in any scale and with one rounding."""
+        shape = self._b.tensors[op.inputs[0]].shape
+        plain = not any(op.padding) and op.activation is Activation.NONE
+        return op.kind is Kind.AVERAGE_POOL and plain and op.kernel == shape[1:3]
 
     def _requantised(self, tensor: int, target: Quantization) -> int:
         if _equal(self._q(tensor), target):
