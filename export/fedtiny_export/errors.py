@@ -70,6 +70,10 @@ class LinkUnavailable(LinkError):
     """A port, address or broker that cannot be opened."""
 
 
+class NothingThere(LinkUnavailable):
+    """Nothing is plugged in, or listens, at the end that the link names."""
+
+
 class NodeRefused(LinkError):
     """One end will not have a session with the other; `reason` is the word of link.messages.Reason, or "identity"."""
 
