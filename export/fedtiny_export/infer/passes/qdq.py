@@ -42,11 +42,19 @@ class _Integers:
                 self._whole[op.outputs[0]] = op.inputs[0]
             if op.outputs[0] in self._stands_for:
                 continue  # a QUANTIZE whose result an integer operator has written
-            if op.kind in (Kind.QUANTIZE, Kind.DEQUANTIZE) or not self._integer(op):
+            if op.kind is Kind.QUANTIZE and op.inputs[0] in self._whole:
+                self._back_again(op)
+            elif op.kind in (Kind.QUANTIZE, Kind.DEQUANTIZE) or not self._integer(op):
                 self._b.operators.append(op)
         outputs = [self._stands_for.get(i, i) for i in self._network.outputs]
         self._b.tensors = [replace(t, quantization=None) if t.dtype == np.float32 else t for t in self._b.tensors]
         return self._b.network(self._network.inputs, outputs, self._network.name)
+
+    def _back_again(self, op: Operator) -> None:
+        """A QUANTIZE right behind a DEQUANTIZE: the same integers, or these in another scale."""
+        source = self._whole[op.inputs[0]]
+        same = _equal(self._q(source), self._q(op.outputs[0]))
+        self._b.emit(Kind.RESHAPE if same else Kind.QUANTIZE, [source], op.outputs[0])
 
     def _integer(self, op: Operator) -> bool:
         """Whether an operator could be done on integers."""
