@@ -10,7 +10,8 @@
     .equ TILES, 20
     .equ M, 24
     .equ LOW, 40
-    .equ FRAME, 48
+    .equ ZEROS, 48
+    .equ FRAME, 80
 
 /* r0 taps, r1 x; two 64-bit sums for each of four words in r2-r9. */
 .macro tap
@@ -24,12 +25,11 @@
 
 /* The two sums of a 64-bit register, 23 bits apart. */
 .macro part low, high
-    sbfx r12, \low, #0, #23
-    adds \low, \low, #0x400000
+    adds r12, \low, #0x400000
     adc \high, \high, #0
-    lsrs \low, \low, #23
-    orr \high, \low, \high, lsl #9
-    mov \low, r12
+    lsrs r12, r12, #23
+    orr \high, r12, \high, lsl #9
+    sbfx \low, \low, #0, #23
 .endm
 
 .macro narrow sum
@@ -59,18 +59,19 @@ fti_sparse_tiles_s8:
     sub sp, sp, #FRAME
     ldm r0!, {r1-r12}
     stm sp, {r1-r12}
+    mov r2, #0
+    mov r3, #0
+    add r0, sp, #ZEROS
+    strd r2, r3, [r0]
+    strd r2, r3, [r0, #8]
+    strd r2, r3, [r0, #16]
+    strd r2, r3, [r0, #24]
     ldr r1, [sp, #X]
 
 .Ltile:
+    add r0, sp, #ZEROS
+    ldm r0, {r2-r9}
     ldr r0, [sp, #TAPS]
-    mov r2, #0
-    mov r3, #0
-    mov r4, #0
-    mov r5, #0
-    mov r6, #0
-    mov r7, #0
-    mov r8, #0
-    mov r9, #0
     b .Lenter
 .Lpair:
     tap

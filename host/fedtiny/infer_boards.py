@@ -26,18 +26,19 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class BoardRun:
-    """`outputs` by tensor, as the engine on this computer gives them; `instructions` of one whole run, where they were
-    counted: the most that any sample took."""
+    """`outputs` by tensor, as the engine on this computer gives them. Where instructions were counted: those of one whole
+    run, the most that any sample took; with `every` those of each step for the first sample instead."""
 
     outputs: dict[int, Array]
-    instructions: int | None
+    instructions: int | None = None
+    steps: tuple[int, ...] = ()
 
 
 def run_on_board(
     program: Program, inputs: Sequence[Array], board: Board, *, every: bool = False, count: bool = False, variant: str | None = None
 ) -> BoardRun:
     """Runs samples as fedtiny_export.infer.engine.run does, in the board's emulator. `variant`: of the kernels; None: the
-    board's own. A count needs `every` off.
+    board's own.
 
     Raises ConfigError where compiler or emulator are missing, FleetError where the program does not fit the board.
     """
@@ -55,7 +56,7 @@ def run_on_board(
         (folder / "program").write_bytes(program.blob)
         (folder / "wanted").write_bytes(np.array(table, "<u4").tobytes())
         at_once = _samples_at_once(board, program, one + size)
-        counts: list[int] = []
+        counts: dict[str, list[int]] = {"run": [], "op": []}
         for first in range(0, samples, at_once):
             some = range(first, min(first + at_once, samples))
             (folder / "inputs").write_bytes(b"".join(values[s].tobytes() for s in some for values in inputs))
@@ -63,7 +64,8 @@ def run_on_board(
             done = emulation.run(board, elf, arguments=files, folder=folder, count=count, timeout_s=600)
             if done.exit_code:
                 raise FleetError(f"inference on {board.name} failed: {done.output.strip() or 'a fault'}")
-            counts += [int(line.split()[1]) for line in done.output.splitlines() if line.startswith("run ")]
+            for word, number in (line.split() for line in done.output.splitlines()):
+                counts[word].append(int(number))
             found[first : some.stop] = np.fromfile(folder / "outputs", np.uint8).reshape(len(some), size)
     outputs, at = {}, 0
     for t, (_, _, bytes_) in zip(wanted, table, strict=True):
@@ -71,7 +73,9 @@ def run_on_board(
         values = np.ascontiguousarray(found[:, at : at + bytes_]).view(tensor.dtype)
         outputs[t] = values.reshape(samples, *tensor.shape[1:])
         at += bytes_
-    return BoardRun(outputs, max(counts) if count and counts else None)
+    if not count:
+        return BoardRun(outputs)
+    return BoardRun(outputs, max(counts["run"], default=None), tuple(counts["op"][:last]))
 
 
 def build(board: Board, folder: Path, *, variant: str | None = None, optimise: str = OPTIMISE) -> Path:

@@ -388,14 +388,14 @@ class Lowering:
 
 def _fix_dead(bias: Array, sums: Array, members: dict[str, object], numbers: dict[str, int]) -> None:
     """Channels without a live weight give a constant. Their biases may be as large as 32 bits allow: they become a small
-    one with a multiplier of one half."""
+    one with a multiplier of a quarter."""
     multiplier, shift = members["multiplier"], members["shift"]
     assert isinstance(multiplier, np.ndarray)
     assert isinstance(shift, np.ndarray)
     for c in np.flatnonzero(sums == 0):
         stored = scaled(int(bias[c]), int(multiplier[c]), int(shift[c])) + numbers["y_zero"]
-        bias[c] = 2 * (min(max(stored, numbers["low"]), numbers["high"]) - numbers["y_zero"])
-        multiplier[c], shift[c] = 1 << 30, 0
+        bias[c] = 4 * (min(max(stored, numbers["low"]), numbers["high"]) - numbers["y_zero"])
+        multiplier[c], shift[c] = 1 << 30, -1
 
 
 class _Refused(Exception):

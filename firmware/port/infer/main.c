@@ -1,8 +1,8 @@
 /* Runs a program of the inference engine on samples from files: infer BLOB WANTED INPUTS OUTPUTS
  *
  * INPUTS: the samples, each its inputs one after the other. WANTED: u32 triples (step, at, bytes), steps ascending: what is
- * copied from the arena into OUTPUTS when a step has run; step 0 is before the first. Prints "run INSTRUCTIONS" for each sample
- * (0 where nothing counts) when WANTED names no step before the last, for then a sample is one call. */
+ * copied from the arena into OUTPUTS when a step has run; step 0 is before the first. Where WANTED names no step before the last
+ * a sample is one call and prints "run INSTRUCTIONS" (0 where nothing counts); else each operator prints "op INSTRUCTIONS". */
 #include <string.h>
 
 #include "fedtiny_infer.h"
@@ -46,6 +46,20 @@ static uint32_t word(const uint8_t *p)
     return value;
 }
 
+/* One operator, or with index = ops all of them. */
+static void counted(const char *word, const fti_program *program, uint8_t *arena, uint32_t index)
+{
+    const uint64_t idle = port_count(), before = port_count();
+    if (index == program->ops)
+        fti_run(program, arena);
+    else
+        fti_run_op(program, arena, index);
+    const uint64_t taken = port_count() - before - (before - idle);
+    port_print(word);
+    port_print_number(taken);
+    port_print("\n");
+}
+
 int main(int argc, char **argv)
 {
     room r;
@@ -74,17 +88,11 @@ int main(int argc, char **argv)
             inputs += bytes;
         }
         const uint8_t *next = wanted, *end = wanted + wanted_bytes;
-        if (whole) {
-            const uint64_t idle = port_count(), before = port_count();
-            fti_run(&program, arena);
-            const uint64_t taken = port_count() - before - (before - idle);
-            port_print("run ");
-            port_print_number(taken);
-            port_print("\n");
-        }
+        if (whole)
+            counted("run ", &program, arena, program.ops);
         for (uint32_t step = whole ? program.ops : 0; step <= program.ops; step++) {
             if (!whole && step > 0)
-                fti_run_op(&program, arena, step - 1);
+                counted("op ", &program, arena, step - 1);
             for (; next + 12 <= end && word(next) == step; next += 12) {
                 memcpy(to, arena + word(next + 4), word(next + 8));
                 to += word(next + 8);
