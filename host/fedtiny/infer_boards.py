@@ -71,7 +71,7 @@ def run_on_board(
     for t, (_, _, bytes_) in zip(wanted, table, strict=True):
         tensor = tensors[t]
         values = np.ascontiguousarray(found[:, at : at + bytes_]).view(tensor.dtype)
-        outputs[t] = values.reshape(samples, *tensor.shape[1:])
+        outputs[t] = values.reshape(samples, *tensor.shape)
         at += bytes_
     if not count:
         return BoardRun(outputs)

@@ -47,7 +47,7 @@ def _library() -> ct.CDLL:
 
 
 def run(program: Program, inputs: Sequence[Array], *, every: bool = False) -> dict[int, Array]:
-    """Runs samples one by one. `inputs`: for each of the network's inputs (n, *shape[1:]) in its dtype; results in the same
+    """Runs samples one by one. `inputs`: for each of the network's inputs (n, *shape) in its dtype; results in the same
     form by tensor: the outputs', or, with `every`, every activation's that the program computes.
 
     Raises BlobError for a program that the engine refuses, CoreError for inputs of a wrong shape or type.
@@ -61,7 +61,7 @@ def run(program: Program, inputs: Sequence[Array], *, every: bool = False) -> di
         raise BlobError(f"the inference engine refused the program: {STATUS[status]}. Pack the network again.")
     arena = _aligned(program.arena_bytes)
     wanted = wanted_tensors(program, every=every)
-    results = {t: np.zeros((samples, *network.tensors[t].shape[1:]), network.tensors[t].dtype) for t in wanted}
+    results = {t: np.zeros((samples, *network.tensors[t].shape), network.tensors[t].dtype) for t in wanted}
     after: dict[int, list[int]] = {}
     for t in wanted:
         after.setdefault(program.places[t].made, []).append(t)
@@ -91,7 +91,7 @@ def checked_inputs(network: Network, inputs: Sequence[Array]) -> int:
     counts = set()
     for t, values in zip(network.inputs, inputs, strict=True):
         tensor = network.tensors[t]
-        if values.dtype != tensor.dtype or values.shape[1:] != tensor.shape[1:]:
+        if values.dtype != tensor.dtype or values.shape[1:] != tensor.shape:
             raise CoreError(
                 f"input '{tensor.name}' takes {tensor.dtype} of shape (samples, {_sides(tensor)}), "
                 f"not {values.dtype} of {values.shape}."
@@ -103,7 +103,7 @@ def checked_inputs(network: Network, inputs: Sequence[Array]) -> int:
 
 
 def _sides(tensor: Tensor) -> str:
-    return ", ".join(map(str, tensor.shape[1:]))
+    return ", ".join(map(str, tensor.shape))
 
 
 def view(arena: Array, program: Program, t: int) -> Array:

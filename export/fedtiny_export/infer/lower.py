@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 
 from fedtiny_export.errors import UnsupportedModel
-from fedtiny_export.infer import sparse
+from fedtiny_export.infer import fixed, sparse
 from fedtiny_export.infer.moves import moves, strides
 from fedtiny_export.infer.network import Activation, Array, Kind, Network, Operator, Quantization, Tensor
 from fedtiny_export.infer.program import Code, Step
-from fedtiny_export.infer.scales import clamp_of, multiplier_of, multipliers_of, scalar, scaled, softmax_scale
+from fedtiny_export.infer.scales import multipliers_of, scalar, softmax_scale
 from fedtiny_export.infer.weights import in_pairs, stream_of
 
 DEPTH_MOST = 32767
@@ -125,8 +125,8 @@ class Lowering:
                 raise _Refused(f"a kernel, stride, dilation or padding of {numbers[name]}; at most 255 is supported")
         return numbers
 
-    def _weighted(self, op: Operator, tensors: tuple[Tensor, ...], y: Tensor, *, float_product: bool = False) -> dict[str, object]:
-        """bias, multiplier, shift and zero points of a layer with weights. `float_product`: the scales' product in float32."""
+    def _weighted(self, op: Operator, tensors: tuple[Tensor, ...], y: Tensor) -> dict[str, object]:
+        """bias, multiplier, shift and zero points of a layer with weights."""
         x, w = tensors[0], tensors[1]
         bias = tensors[2].data if len(tensors) > 2 else None
         numbers: dict[str, int] = {}
@@ -136,12 +136,11 @@ class Lowering:
             members["bias"] = None if bias is None else bias.astype(np.float32)
             return members
         qx, qw, qy = _q(x), _q(w), _q(y)
-        (sx, numbers["x_zero"]), (sy, numbers["y_zero"]) = scalar(qx), scalar(qy)
-        numbers["low"], numbers["high"] = clamp_of(op.activation, qy)
+        numbers["x_zero"], numbers["y_zero"] = scalar(qx)[1], scalar(qy)[1]
+        numbers["low"], numbers["high"] = fixed.limits(op.activation, qy)
         channels = y.shape[-1]
-        scales = np.broadcast_to(qw.scale.astype(np.float32), (channels,))
-        product = (np.float32(sx) * scales).astype(np.float64) if float_product else sx * scales.astype(np.float64)
-        members["multiplier"], members["shift"] = multipliers_of(product / sy)
+        scales = np.broadcast_to(float(qx.scale[0]) * qw.scale.astype(np.float64) / float(qy.scale[0]), (channels,))
+        members["multiplier"], members["shift"] = multipliers_of(scales)
         total = np.zeros(channels, np.int64) if bias is None else bias.astype(np.int64)
         flat = np.abs(np.moveaxis(self._weight(w), -1 if op.kind == Kind.DEPTHWISE_CONV2D else 0, 0).astype(np.int64))
         sums = flat.reshape(channels, -1).sum(axis=1)
@@ -196,8 +195,7 @@ class Lowering:
         x, y = tensors[0], self._tensor(op)
         weight = self._weight(tensors[1])
         out_channels, depth = weight.shape
-        per_channel = tensors[1].quantization is not None and len(tensors[1].quantization.scale) > 1
-        members = self._weighted(op, tensors, y, float_product=False)
+        members = self._weighted(op, tensors, y)
         numbers: dict[str, int] = {**members.pop("numbers"), "xh": x.size // depth}  # type: ignore[dict-item]
         numbers |= {"xc": depth, "yc": out_channels}
         if max(numbers["xh"], depth, out_channels) > 65535 or (x.dtype == np.int8 and depth > DEPTH_MOST):
@@ -226,8 +224,8 @@ class Lowering:
         if s0 > s1:
             order, s0, z0, s1, z1 = [1, 0], s1, z1, s0, z0
         twice = 2 * s1
-        multiplier, shift = multipliers_of(np.array([s0 / twice, twice / ((1 << 20) * sy)]))
-        low, high = clamp_of(op.activation, _q(y))
+        multiplier, shift = multipliers_of((s0 / twice, twice / ((1 << fixed.LEFT_SHIFT) * sy)))
+        low, high = fixed.limits(op.activation, _q(y))
         numbers = {"x_zero": z0, "x2_zero": z1, "y_zero": zy, "low": low, "high": high, "a": y.size}
         out = self._out(op.outputs[0], same)
         self._add_step(op, Code.ADD_S8, x=sources[order[0]], x2=sources[order[1]], y=out, multiplier=multiplier,
@@ -265,7 +263,7 @@ class Lowering:
         if op.activation == Activation.NONE:
             return
         if y.dtype == np.int8:
-            self._rescale(op, _q(y), y, buffer, buffer, y.size, clamp_of(op.activation, _q(y)))
+            self._rescale(op, _q(y), y, buffer, buffer, y.size, fixed.limits(op.activation, _q(y)))
         else:
             self._add_step(op, Code.CLAMP_F32, x=buffer, y=buffer, numbers={"a": int(op.activation), "b": y.size})
 
@@ -281,7 +279,7 @@ class Lowering:
         y = self._tensor(op)
         numbers = self._window(op, x, y)
         if x.dtype == np.int8:
-            numbers["low"], numbers["high"] = clamp_of(op.activation, _q(y))
+            numbers["low"], numbers["high"] = fixed.limits(op.activation, _q(y))
             if scalar(_q(x)) != scalar(_q(y)):
                 raise _Refused("input and output of a pool have different scales; LiteRT allows one")
         else:
@@ -318,7 +316,7 @@ class Lowering:
             self._add_step(op, Code.MEAN_F32, x=source, y=out, numbers=numbers)
             return
         (sx, zx), (sy, zy) = scalar(_q(x)), scalar(_q(y))
-        multiplier, shift = multiplier_of(sx / sy)
+        multiplier, shift = fixed.multiplier(sx / sy)
         more = min(count.bit_length() - 1, 32, 31 + shift)
         numbers |= {"x_zero": zx, "y_zero": zy, "low": -128, "high": 127}
         self._add_step(op, Code.MEAN_S8, x=source, y=out, multiplier=np.array([(multiplier << more) // count], np.int32),
@@ -354,7 +352,8 @@ class Lowering:
         source, out = self._in(op.inputs[0]), self._out(op.outputs[0], op.inputs)
         activation = Activation.RELU if op.kind == Kind.RELU else Activation.RELU6
         if x.dtype == np.int8:
-            self._rescale(op, _q(x), y, source, out, x.size, clamp_of(activation, _q(y)))
+            real = float(np.float32(_q(x).scale[0]) / np.float32(_q(y).scale[0]))  # a float32, as LiteRT has it
+            self._rescale(op, _q(x), y, source, out, x.size, fixed.limits(activation, _q(y)), real)
         else:
             self._add_step(op, Code.CLAMP_F32, x=source, y=out, numbers={"a": int(activation), "b": x.size})
 
@@ -377,10 +376,12 @@ class Lowering:
                        weight=np.array([scale], np.float32), numbers=numbers)  # fmt: skip
 
     def _rescale(
-        self, op: Operator, qx: Quantization, y: Tensor, source: int, out: int, size: int, clamp: tuple[int, int]
-    ) -> None:
+        self, op: Operator, qx: Quantization, y: Tensor, source: int, out: int, size: int, clamp: tuple[int, int],
+        real: float | None = None,
+    ) -> None:  # fmt: skip
+        """`size` values of one scale in another. `real`: the scales' ratio, if it is not what float64 says."""
         (sx, zx), (sy, zy) = scalar(qx), scalar(_q(y))
-        multiplier, shift = multiplier_of(sx / sy)
+        multiplier, shift = fixed.multiplier(sx / sy if real is None else real)
         numbers = {"x_zero": zx, "y_zero": zy, "low": clamp[0], "high": clamp[1], "a": size}
         self._add_step(op, Code.RESCALE_S8, x=source, y=out, multiplier=np.array([multiplier], np.int32),
                        shift=np.array([shift], np.int8), numbers=numbers)  # fmt: skip
@@ -393,7 +394,7 @@ def _fix_dead(bias: Array, sums: Array, members: dict[str, object], numbers: dic
     assert isinstance(multiplier, np.ndarray)
     assert isinstance(shift, np.ndarray)
     for c in np.flatnonzero(sums == 0):
-        stored = scaled(int(bias[c]), int(multiplier[c]), int(shift[c])) + numbers["y_zero"]
+        stored = int(fixed.scaled(bias[c], int(multiplier[c]), int(shift[c]))) + numbers["y_zero"]
         bias[c] = 4 * (min(max(stored, numbers["low"]), numbers["high"]) - numbers["y_zero"])
         multiplier[c], shift[c] = 1 << 30, -1
 
