@@ -110,7 +110,9 @@ static int sparse_conv(const context *c)
     const fti_bands b = fti_bands_of(op);
     if ((uint64_t)b.rows * b.phases * b.pitch * op->xc > 65535)
         return 0;
-    return fits(c, op->work, (b.work_bytes + 3) / 4, 4) && stream(c, b.depth, op->b);
+    /* taps lie in work, and say what is read: no result may fall on them */
+    const int apart = op->y + y_size(op) <= op->work || op->work + (uint64_t)b.work_bytes <= op->y;
+    return apart && fits(c, op->work, (b.work_bytes + 3) / 4, 4) && stream(c, b.depth, op->b);
 }
 
 static uint64_t pairs(uint32_t depth, uint32_t channels)
