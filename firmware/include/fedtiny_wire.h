@@ -20,6 +20,7 @@
 #include <stdbool.h>
 
 #include "fedtiny.h"
+#include "fedtiny_storage.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -229,7 +230,7 @@ void ft_wire_fail(ft_wire_reply *reply, ft_status status, const char *text, uint
 /* -- The tasks of PROTOCOL.md, done by the core. */
 
 /* One piece of memory: the model at its start, then the node's arena, then what tasks bring and give, and at its end the samples of
- * put_data. Fields are private. */
+ * put_data, unless a storage has them. Fields are private. */
 typedef struct {
     uint8_t *memory;
     uint32_t bytes;
@@ -241,10 +242,15 @@ typedef struct {
     uint32_t samples, samples_in_all, dev_samples, floats;
     uint32_t peak;         /* bytes of the largest arena so far */
     uint8_t model[FT_WIRE_HASH];
+    struct ft_stored *stored; /* NULL: samples lie in memory */
 } ft_service;
 
 /* memory: 8-byte aligned. own: an application's samples, which outlive the service, or NULL: put_data brings them. */
 void ft_service_start(ft_service *service, void *memory, uint32_t bytes, const ft_data *own);
+/* Called after ft_service_start: samples of put_data go to this storage, which outlives the service, and not into memory, of which
+ * it takes FT_SERVICE_STORED bytes. false: there is not so much; they stay in memory. */
+enum { FT_SERVICE_STORED = 1088 };
+bool ft_service_store_samples(ft_service *service, const ft_storage *storage);
 ft_wire_tasks ft_service_tasks(ft_service *service);
 ft_node *ft_service_node(const ft_service *service); /* NULL: no model yet. For applications that infer between two polls */
 

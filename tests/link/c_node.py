@@ -13,6 +13,7 @@ from fedtiny.link.objects import Payload
 from fedtiny_export.core import library_path
 
 from .node import Work, echo
+from .storage import Flash
 
 RECORD, KEY, HASH, OBJECTS, NUMBERS, RESULTS = 72, 32, 16, 4, 128, 80
 WIRE_BYTES = 6144  # at least sizeof(ft_wire) with 64-bit pointers
@@ -110,6 +111,7 @@ class _Service(ct.Structure):
         *((name, U32) for name in ("model_bytes", "arena_at", "samples_at")),
         *((name, U32) for name in ("samples", "samples_in_all", "dev_samples", "floats", "peak")),
         ("model", U8 * HASH),
+        ("stored", PTR),
     ]
 
 
@@ -128,6 +130,7 @@ def library() -> ct.CDLL:
         "ft_wire_add_integer": (None, [ct.POINTER(_Reply), U32]),
         "ft_wire_add_double": (None, [ct.POINTER(_Reply), ct.c_double]),
         "ft_service_start": (None, [ct.POINTER(_Service), PTR, U32, PTR]),
+        "ft_service_store_samples": (ct.c_bool, [ct.POINTER(_Service), PTR]),
         "ft_service_tasks": (_Tasks, [ct.POINTER(_Service)]),
     }
     for name, (result, arguments) in signatures.items():
@@ -161,6 +164,7 @@ class CNode:
         random: bool = True,
         record: bytes | None = None,
         storage_fails: bool = False,
+        storage: Flash | None = None,
     ) -> None:
         self.stream = stream
         self.done: list[int] = []
@@ -188,6 +192,9 @@ class CNode:
             self._memory = (ct.c_uint64 * (memory // 8))()
             self._service = _Service()
             lib.ft_service_start(self._service, self._memory, memory, None)
+            if storage is not None:
+                self._storage = storage
+                lib.ft_service_store_samples(self._service, ct.byref(storage.table))
             self._tasks = lib.ft_service_tasks(self._service)
         else:
             self._tasks = _Tasks(None, PLACE(self._place), WORK(self._do), ROOM(self._room))
