@@ -2,7 +2,11 @@
 #ifndef FEDTINY_STORAGE_H
 #define FEDTINY_STORAGE_H
 
-#include <stdint.h>
+#include "fedtiny_wire.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 enum { FT_AREA_MODEL_0, FT_AREA_MODEL_1, FT_AREA_SAMPLES, FT_AREAS };
 
@@ -16,4 +20,12 @@ typedef struct {
     int (*erase)(void *ctx, uint32_t area);
 } ft_storage;
 
+/* Samples that a host sends go to FT_AREA_SAMPLES and not into the service's memory, of which this takes FT_SERVICE_STORED bytes. Called
+ * after ft_service_start and before the wire starts; the storage outlives the service. false: there is neither; they go into memory. */
+enum { FT_SERVICE_STORED = 1088 };
+bool ft_service_store_samples(ft_service *service, const ft_storage *storage);
+
+#ifdef __cplusplus
+}
+#endif
 #endif

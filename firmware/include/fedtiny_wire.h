@@ -20,7 +20,6 @@
 #include <stdbool.h>
 
 #include "fedtiny.h"
-#include "fedtiny_storage.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -242,15 +241,11 @@ typedef struct {
     uint32_t samples, samples_in_all, dev_samples, floats;
     uint32_t peak;         /* bytes of the largest arena so far */
     uint8_t model[FT_WIRE_HASH];
-    struct ft_stored *stored; /* NULL: samples lie in memory */
+    struct ft_stored *stored; /* NULL: samples lie in memory (fedtiny_storage.h) */
 } ft_service;
 
 /* memory: 8-byte aligned. own: an application's samples, which outlive the service, or NULL: put_data brings them. */
 void ft_service_start(ft_service *service, void *memory, uint32_t bytes, const ft_data *own);
-/* Called after ft_service_start: samples of put_data go to this storage, which outlives the service, and not into memory, of which
- * it takes FT_SERVICE_STORED bytes. false: there is not so much; they stay in memory. */
-enum { FT_SERVICE_STORED = 1088 };
-bool ft_service_store_samples(ft_service *service, const ft_storage *storage);
 ft_wire_tasks ft_service_tasks(ft_service *service);
 ft_node *ft_service_node(const ft_service *service); /* NULL: no model yet. For applications that infer between two polls */
 

@@ -46,7 +46,7 @@ def shard(colours: int, count: int, seed: int = 0) -> PutData:
 @pytest.mark.parametrize("colours", [2, 256, 257])
 @pytest.mark.parametrize("most", [1 << 20, 3000])
 def test_samples_in_storage_give_the_answers_of_samples_in_memory(colours: int, most: int) -> None:
-    """Whole and in parts; training reads them in an order of its own, and the second shard takes the first one's place."""
+    """Whole and in parts; training reads them in an order of its own, and new samples take the place of old ones."""
     pair = StoredPair(1 << 20)
     for seed in range(2):
         same(*pair.ask(shard(colours, 30, seed), most))

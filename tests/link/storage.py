@@ -16,7 +16,7 @@ class _Storage(ct.Structure):
 
 
 class Flash:
-    """One area for samples. `misused`: what a chip would not have done; `fails`: calls by name that fail from now on."""
+    """One area for samples. `misused`: what a chip would not have done; `fails`: names of calls that fail."""
 
     def __init__(self, samples: int) -> None:
         self.bytes = bytearray(b"\x5a" * samples)  # what another program left there

@@ -56,9 +56,7 @@ int main(int argc, char **argv)
     for (uint32_t i = 0; i < sizeof facts.firmware; i++)
         facts.firmware[i] = image_mark[8 + i];
     ft_service_start(&service, memory, bytes, NULL);
-    const ft_storage *areas = board_areas(name);
-    if (areas && areas->bytes[FT_AREA_SAMPLES])
-        ft_service_store_samples(&service, areas);
+    ft_service_store_samples(&service, board_areas(name));
     if (ft_wire_start(&wire, &port, &facts, ft_service_tasks(&service)) != FT_OK)
         say("the record cannot be stored, and without a new boot counter no session would be safe: this node stays silent\r\n");
     else

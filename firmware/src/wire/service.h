@@ -2,6 +2,7 @@
 #ifndef FT_SERVICE_H
 #define FT_SERVICE_H
 
+#include "fedtiny_storage.h"
 #include "fedtiny_wire.h"
 
 enum { FT_KIND_MODEL = 1, FT_KIND_MASKS, FT_KIND_VALUES, FT_KIND_STATISTICS, FT_KIND_MOMENTS, FT_KIND_CANDIDATES, FT_KIND_TOPK,

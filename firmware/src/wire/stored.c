@@ -98,7 +98,7 @@ bool ft_service_store_samples(ft_service *s, const ft_storage *storage)
 {
     typedef char fits[sizeof(struct ft_stored) <= FT_SERVICE_STORED && FT_SERVICE_STORED % 8 == 0 ? 1 : -1];
     (void)sizeof(fits);
-    if (s->bytes < FT_SERVICE_STORED)
+    if (!storage || !storage->bytes[FT_AREA_SAMPLES] || s->bytes < FT_SERVICE_STORED)
         return false;
     s->bytes -= FT_SERVICE_STORED;
     s->samples_at = s->bytes;
