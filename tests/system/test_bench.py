@@ -131,7 +131,7 @@ def test_a_board_that_does_not_train_is_refused_with_the_reason_unless_it_is_for
     if known == "by the file":
         lab.file.write_text(lab.file.read_text().replace("[nodes.n2]\n", '[nodes.n2]\nboard = "esp32c3"\n'))
     assert fedtiny("fleet", "enrol", str(lab.file)).code == 0
-    run = ("run", "quick", "--fleet", str(lab.file), "--rounds", "1")
+    run = ("run", "board-mini", "--fleet", str(lab.file), "--rounds", "1")
     refused = fedtiny(*run)
     reason = load_board("esp32c3").no_training
     assert refused.code == 2
