@@ -345,6 +345,11 @@ class CoreNode:
         self._node = ct.c_void_p()
 
     @property
+    def input_size(self) -> int:
+        """Floats of a sample."""
+        return int(self._lib.ft_input_size(self._node))
+
+    @property
     def value_count(self) -> int:
         return int(self._lib.ft_value_count(self._node))
 
@@ -430,7 +435,7 @@ class CoreNode:
         """x (n, C, H, W) -> logits (n, classes)."""
         x = _f32(x)
         out = np.empty((len(x), int(self._lib.ft_class_count(self._node))), np.float32)
-        if len(x) and x[0].size != int(self._lib.ft_input_size(self._node)):
+        if len(x) and x[0].size != self.input_size:
             raise CoreError("inference: samples of another size than the model's input")
         for sample, logits in zip(x, out, strict=True):
             _check(self._lib.ft_infer(self._node, _address(sample), _address(logits)), "inference")

@@ -59,9 +59,10 @@ def silent(phase: str) -> None:
 class Experiment:
     """A run that its user drives: iterating yields a RoundRecord for each round as it is done.
 
-    `module` and `dataset` take the place of the model and the data set that the settings name. `journal`: where the run
-    is kept; one that already holds rounds is gone on with. `watch` hears of phases before the first round ("data",
-    "model", "pre-training", "fleet", "selection"), `listen` of every node's answer.
+    `module` and `dataset` take the place of the model and the data set that the settings name; `fleet` is an open one
+    that does the run and stays open. `journal`: where the run is kept; one that already holds rounds is gone on with.
+    `watch` hears of phases before the first round ("data", "model", "pre-training", "fleet", "selection"), `listen` of
+    every node's answer.
 
     The constructor checks data, split and model and raises FedtinyError; the fleet is opened by `prepare`, which the
     first round calls if nobody did.
@@ -73,6 +74,7 @@ class Experiment:
         *,
         module: torch.nn.Module | None = None,
         dataset: Dataset | None = None,
+        fleet: Fleet | None = None,
         journal: SqliteJournal | None = None,
         watch: Callable[[str], None] = silent,
         listen: Callable[[Event], None] = ignore,
@@ -88,10 +90,16 @@ class Experiment:
         self._watch, self._listen = watch, listen
         self._own_journal = journal is None
         self._journal = journal or SqliteJournal()
+        self._given = fleet
         self._fleet: Fleet | None = None
         self._ended = False
         self._server: Server | None = None
-        self._names = node_names(config.fleet.kind, config.fleet.nodes, config.fleet.file)
+        self._names = fleet.nodes if fleet else node_names(config.fleet.kind, config.fleet.nodes, config.fleet.file)
+        if len(self._names) != config.fleet.nodes:
+            raise ConfigError(
+                f"the fleet has {len(self._names)} nodes, and the settings ask for {config.fleet.nodes}. "
+                f"Set fleet.nodes={len(self._names)}."
+            )
         watch("data")
         self.dataset = dataset or load_dataset(config.data.name, config.data.data_dir)
         data = self.dataset
@@ -124,7 +132,8 @@ class Experiment:
 
     def _end_fleet(self) -> None:
         if self._fleet is not None and not self._ended:
-            self._fleet.close()
+            if self._given is None:
+                self._fleet.close()
             self._ended = True
 
     @property
@@ -170,7 +179,7 @@ class Experiment:
         began = time.perf_counter()
         kept = self._journal.state
         model, method, settings = self._start(fresh=kept is None), self._method(), self._settings()
-        if self.config.fleet.kind == "wire" and kept is None:
+        if self.config.fleet.kind == "wire" and self._given is None and kept is None:
             self._refuse_unfit(first_load(model, method, settings))
         fleet = self._opened()
         server = Server(
@@ -301,7 +310,7 @@ class Experiment:
             options["device"] = settings.device
         if settings.kind == "wire":
             options |= {"file": settings.file, "tell": self._watch}
-        self._fleet = fleet = open_fleet(settings.kind, tuple(self.shards), **options)
+        self._fleet = fleet = self._given or open_fleet(settings.kind, tuple(self.shards), **options)
         self._deal(fleet)
         files = board_files()
         for name in sorted({link.board for link in fleet.links().values()} & files.keys()):

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -139,7 +140,32 @@ def print_summary(result: dict[str, Any], folder: Path) -> None:
     table.add_row("model", f"{size(result['model_bytes'])}, sha256 {result['model_sha256'][:16]}…")
     console = Console(highlight=False)
     console.print(table)
+    if result["fleet"] == "wire":
+        print_boards(result["boards"])
     console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def print_boards(rows: Sequence[dict[str, Any]]) -> None:
+    """Each board in a line, what is out of the ordinary in yellow; the report has a part for each."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("node", "board", "peak", "planned", "busy", "resets", "dropped", "asked again", "left out"):
+        table.add_column(column, overflow="fold", justify="left" if column in ("node", "board") else "right")
+    for row in rows:
+        dropped, again = row["dropped"] or {}, row["asked_again"] or {}
+        unusual = [
+            row["resets"],
+            (dropped.get("node") or 0) + sum(dropped.get("host", {}).values()),
+            (again.get("node") or 0) + again.get("host", 0),
+            row["failures"] + row["rejections"],
+        ]
+        table.add_row(
+            row["node"],
+            escape(row["board"] or "-"),
+            *("-" if row[key] is None else size(row[key]) for key in ("peak_bytes", "plan_bytes")),
+            "-" if row["busy_s"] is None else f"{row['busy_s']:.1f} s",
+            *(f"[yellow]{count}[/]" if count else "0" for count in unusual),
+        )
+    _wide().print(table)
 
 
 def print_evaluation(outcome: dict[str, Any]) -> None:
@@ -156,7 +182,7 @@ def print_evaluation(outcome: dict[str, Any]) -> None:
 def print_devices(rows: Sequence[dict[str, Any]]) -> None:
     """What `fedtiny fleet list` found; an unprotected line is red."""
     table = Table(box=None, pad_edge=False)
-    for column in ("node", "state", "board", "firmware", "free RAM", "profile", "last seen"):
+    for column in ("node", "state", "board", "firmware", "free RAM", "starts", "profile", "last seen"):
         table.add_column(column, overflow="fold")
     table.add_column("link", overflow="fold", ratio=1)
     for row in rows:
@@ -166,16 +192,21 @@ def print_devices(rows: Sequence[dict[str, Any]]) -> None:
         free = size(row["free_ram"]) if row["free_ram"] is not None else "-"
         seen = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["last_seen"])) if row["last_seen"] else "never"
         table.add_row(
-            row["node"], state, row["board"] or "-", (row["firmware"] or "-")[:8], free, _profile(row["profile"]),
+            row["node"], state, escape(row["board"] or "-"), (row["firmware"] or "-")[:8], free,
+            "-" if row["boot_counter"] is None else str(row["boot_counter"]), _profile(row["profile"]),
             seen, _short(row["link"]),
         )  # fmt: skip
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=150)
+    console = _wide()
     console.print(table)
     for row in rows:
         if row["problem"]:
             console.print(Text(row["problem"]))
+
+
+def _wide() -> Console:
+    """A console whose tables do not wrap where nobody looks."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=150)
 
 
 def _short(link: str, most: int = 40) -> str:

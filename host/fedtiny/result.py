@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtiny.federation.tasks import F32, Infer, LinkBytes, Load, Logits, Loss, NodeFailure, NodeReport
+from fedtiny.federation.tasks import F32, Infer, LinkBytes, Load, Logits, Loss, NodeFailure, NodeHistory, NodeReport
 from fedtiny_export.errors import FedtinyError
 from fedtiny_export.graph import Bits, Graph
 from fedtiny_export.masks import encode_smallest, entropy_bytes
@@ -74,6 +74,7 @@ def build_result(experiment: Experiment, *, run_id: str) -> dict[str, Any]:
         "layers": _layers(model.graph, server.densities, experiment.masks),
         "density_by_round": {name: [row["densities"][name] for row in rows] for name in model.graph.layer_names},
         "nodes_report": _nodes(experiment, reports),
+        "boards": _boards(experiment, reports),
         "model_sha256": hashlib.sha256(blob).hexdigest(),
         "model_bytes": len(blob),
         "files": [],
@@ -210,6 +211,53 @@ def _nodes(experiment: Experiment, reports: dict[str, NodeReport]) -> list[dict[
             }
         )
     return rows
+
+
+def _boards(experiment: Experiment, reports: dict[str, NodeReport]) -> list[dict[str, Any]]:
+    """Each node as a device: what it took, how long, what went wrong."""
+    server, links = experiment.server, experiment.fleet.links()
+    seen, rows = experiment.fleet.histories(), []
+    for node in experiment.shards:
+        report, plan, link = reports.get(node), server.plans.get(node), links.get(node)
+        history, moved = seen.get(node, NodeHistory(tasks={})), server.traffic.link.get(node)
+        rows.append(
+            {
+                "node": node,
+                "board": (report.board if report else "") or (link.board if link else "") or None,
+                "link": link.link if link else None,
+                "profile": link.profile if link else None,
+                "firmware": link.firmware if link else None,
+                "plan_bytes": plan.plan_bytes if plan else None,
+                "peak_bytes": report.peak_bytes if report else None,
+                "arena_bytes": history.arena_bytes,
+                "memory": dict(plan.memory) if plan else {},
+                "busy_s": round(report.busy_s, 3) if report else None,
+                "tasks": {
+                    kind: {"count": spent.count, "seconds": round(spent.seconds, 3)}
+                    for kind, spent in history.tasks.items()
+                },
+                "bytes": {"down": dict(moved.down), "up": dict(moved.up)} if moved else None,
+                "boots": report.boots if report else None,
+                "resets": history.resets if link else None,
+                "sessions": history.sessions if link else None,
+                "refused": history.refused if link else None,
+                "dropped": {"node": report.dropped if report else None, "host": dict(history.dropped)}
+                if link
+                else None,
+                "asked_again": (
+                    {"node": report.asked_again if report else None, "host": history.asked_again} if link else None
+                ),
+                "resent": history.resent if link else None,
+                "failures": _count(experiment.rows, "failed", node),
+                "rejections": _count(experiment.rows, "rejected", node),
+                "last_seen": history.last_seen,
+            }
+        )
+    return rows
+
+
+def _count(rows: list[dict[str, Any]], key: str, node: str) -> int:
+    return sum(problem["node"] == node for row in rows for problem in row[key])
 
 
 def _link(link: Mapping[str, LinkBytes]) -> dict[str, Any] | None:

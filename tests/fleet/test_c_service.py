@@ -26,6 +26,7 @@ from fedtiny.link.memory import Faults, MemoryWire
 from fedtiny.link.messages import ObjectKind, TaskKind
 from fedtiny.link.objects import Payload
 from fedtiny_export.blob import write_blob
+from fedtiny_export.errors import CoreError
 from fedtiny_export.values import pack_stats
 
 from ..host import runs
@@ -167,6 +168,17 @@ def test_what_is_in_the_way_of_a_task_is_said_with_numbers() -> None:
     damaged = replace(load, blob=blob[:-1] + bytes((blob[-1] ^ 1,)))
     assert pair.refusal(damaged).status == BLOB
     assert pair.refusal(Job(TaskKind.INFER, parameters=(2,))).problem.startswith("no model yet")
+
+
+def test_samples_of_another_size_end_the_model_of_an_earlier_run(pair: Pair) -> None:
+    """A board that stays powered meets the next run's data before the next run's model."""
+    x, y = runs.samples(40, seed=1)
+    same(*pair.ask(PutData(x=x[:, :, :6], y=y, dev_count=8)))
+    assert pair.refusal(TASKS["train"]).problem == "no model yet: load one first"
+    with pytest.raises(CoreError, match="no model yet"):
+        pair.direct.do(TASKS["train"])
+    filled(pair)
+    same(*pair.ask(TASKS["train"]))
 
 
 def test_memory_that_does_not_suffice_is_said_with_numbers_and_nothing_breaks() -> None:

@@ -83,7 +83,7 @@ def same(a: Any, b: Any) -> None:
             assert {k: np.asarray(v).tobytes() for k, v in mine.items()} == {
                 k: np.asarray(v).tobytes() for k, v in theirs.items()
             }, item.name
-        elif item.name not in ("busy_s", "tasks"):
+        elif item.name not in ("busy_s", "tasks", "boots", "dropped", "asked_again"):  # a link's, or of this moment
             assert mine == theirs, item.name
 
 

@@ -11,7 +11,7 @@ import torch
 
 from fedtiny.federation.records import RoundRecord, ServerState
 from fedtiny.federation.server import Server, ServerSettings
-from fedtiny.federation.tasks import LinkBytes, NodeFailure, NodeLink, PutData, Reply, Task, Update
+from fedtiny.federation.tasks import LinkBytes, NodeFailure, NodeHistory, NodeLink, PutData, Reply, Task, Update
 from fedtiny.fleet.simulated import SimulatedFleet
 from fedtiny.models import build
 from fedtiny.pruning import FedTiny, Method
@@ -95,6 +95,9 @@ class WatchedFleet:
         return {}
 
     def links(self) -> dict[str, NodeLink]:
+        return {}
+
+    def histories(self) -> dict[str, NodeHistory]:
         return {}
 
     def tasks(self, kind: type[Task]) -> list[tuple[int, str, Any]]:

@@ -67,6 +67,7 @@ SCHEMA: dict[str, Any] = {
     "layers": list,
     "density_by_round": dict,
     "nodes_report": list,
+    "boards": list,
     "model_sha256": str,
     "model_bytes": int,
     "files": list,

@@ -97,6 +97,12 @@ def test_two_boards_train_the_model_of_the_run_in_process(fedtiny: Fedtiny, boar
     assert {node["board"] for node in over_uart["nodes_report"]} == {BOARD}
     assert {len(bytes.fromhex(node["firmware"])) for node in over_uart["nodes_report"]} == {8}
     assert [boots(boards.record(name)) for name in boards.names] == [2, 2]  # to be enrolled, and to run
+    for node in over_uart["boards"]:
+        assert node["plan_bytes"] <= node["peak_bytes"] < node["arena_bytes"] < 128 * 1024
+        assert (node["board"], node["boots"], node["resets"], node["sessions"], node["refused"]) == (BOARD, 2, 0, 1, 0)
+        assert node["tasks"]["train"]["count"] == over_uart["rounds"]
+        assert node["tasks"]["train"]["seconds"] > 0
+        assert sum(node["bytes"]["up"].values()) > 0
     assert_same_run(over_uart, parsed(fedtiny("run", *MINI)))
     outcome("FedTiny over two boards' UARTs in QEMU", end="both", tried=1, what="run of 3 rounds", result=SAME)
 
@@ -112,7 +118,8 @@ def test_a_board_that_loses_power_in_a_round_costs_no_bit(fedtiny: Fedtiny, boar
         when_heard(node, 3000, lambda: os.kill(line._process.pid, signal.SIGKILL))  # type: ignore[attr-defined]
 
     settings = {"fleet.kind": "wire", "fleet.file": str(boards.file), "train.rounds": 2}
-    over_uart, _ = run_with("board-mini", settings, disturb)
+    over_uart, fleet = run_with("board-mini", settings, disturb)
+    assert [fleet.histories()[name].resets for name in boards.names] == [0, 1]
     assert [boots(boards.record(name)) for name in boards.names] == [1, 2]
     assert over_uart == parsed(fedtiny("run", *MINI, "--rounds", "2"))["model_sha256"]
     outcome("FedTiny over two boards' UARTs in QEMU", end="both", tried=1, what="loss of power in a round", result=SAME)

@@ -1,4 +1,4 @@
-/* What the node on a UART (main.c) asks of its board, beside port_memory and the record's storage. */
+/* What the node on a UART (main.c) asks of its board, beside port_memory. */
 #ifndef FT_PORT_UART_BOARD_H
 #define FT_PORT_UART_BOARD_H
 
@@ -18,8 +18,8 @@ uint32_t board_send(const uint8_t *from, uint32_t bytes); /* as many as were tak
 void board_sleep(uint32_t ms); /* the processor waits for an interrupt until a byte is there, or so long */
 
 const record_storage *board_storage(const char *name); /* name: of a file, on boards that have files */
-/* What else outlives power, beside the record of that name. NULL, as where no source of the board has it: nothing does, and samples
- * of a host stay in memory. */
+/* Models and samples, beside the record of that name. NULL, as where no source of the board has it: the node keeps none, and samples
+ * of a host lie in memory. */
 const ft_storage *board_areas(const char *name);
 uint8_t board_reset_reason(void); /* by the numbers of fedtiny.cddl: 0 unknown, 1 power, 2 pin, 3 watchdog, ... */
 

@@ -33,6 +33,7 @@ static int load(void *storage, uint8_t record[FT_WIRE_RECORD])
 
 static int store(void *storage, const uint8_t record[FT_WIRE_RECORD]) { return record_save(storage, record, FT_WIRE_RECORD); }
 
+/* Of a board without storage for models and samples. */
 __attribute__((weak)) const ft_storage *board_areas(const char *name)
 {
     (void)name;
@@ -43,10 +44,11 @@ int main(int argc, char **argv)
 {
     static ft_wire wire;
     static ft_service service;
+    static ft_saver saver;
     static ft_wire_facts facts = {.device = "new", .board = NODE_BOARD, .bytes_per_s = NODE_BAUD / BITS_A_BYTE};
-    const char *name = argc > 1 ? argv[1] : "fedtiny.record";
     uint32_t bytes;
     void *memory = port_memory(&bytes);
+    const char *name = argc > 1 ? argv[1] : "fedtiny.record";
     ft_wire_port port = {NULL, now_ms, send_bytes, NULL, load, store};
 
     board_start();
@@ -56,8 +58,11 @@ int main(int argc, char **argv)
     for (uint32_t i = 0; i < sizeof facts.firmware; i++)
         facts.firmware[i] = image_mark[8 + i];
     ft_service_start(&service, memory, bytes, NULL);
-    ft_service_store_samples(&service, board_areas(name));
-    if (ft_wire_start(&wire, &port, &facts, ft_service_tasks(&service)) != FT_OK)
+    const ft_storage *areas = board_areas(name);
+    ft_service_store_samples(&service, areas);
+    if (ft_saver_start(&saver, &service, &wire, areas))
+        say("the last model is here\r\n");
+    if (ft_wire_start(&wire, &port, &facts, ft_saver_tasks(&saver)) != FT_OK)
         say("the record cannot be stored, and without a new boot counter no session would be safe: this node stays silent\r\n");
     else
         for (;;) {

@@ -112,6 +112,10 @@ uint32_t ft_samples_place(ft_service *s, const ft_wire_task *task, uint32_t leng
     if (p.first == 0) { /* the old ones go before the new ones come */
         s->samples_at = s->bytes;
         s->samples = s->samples_in_all = s->dev_samples = 0;
+        if (s->node && p.floats != ft_input_size(s->node)) { /* an earlier run's model, which could do nothing with them */
+            s->node = 0;
+            s->model_bytes = 0;
+        }
         ft_samples_bind(s, reply);
     } else if (p.first != s->samples || p.all != s->samples_in_all || p.floats != s->floats) {
         ft_wire_fail(reply, FT_ERR_STATE, "there are % samples, no part begins at %", s->samples, p.first);

@@ -6,6 +6,7 @@ A *layer number* is a position in `Graph.layers`. A candidate is a row of per-la
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -46,6 +47,7 @@ class Describe:
 class PutData:
     """A bench's shard: x (n, C, H, W) float32, y (n,) labels; the first `dev_count` are the development set.
 
+    A model that takes samples of another size goes: it is an earlier run's.
     -> Done.
     """
 
@@ -184,6 +186,16 @@ class Evaluation:
     correct: NDArray[np.int64]
     samples: int
 
+    @property
+    def loss(self) -> NDArray[np.float64]:
+        """The mean loss of a sample (C,)."""
+        return self.loss_sum / self.samples
+
+    @property
+    def accuracy(self) -> NDArray[np.float64]:
+        """The share of hits (C,)."""
+        return self.correct / self.samples
+
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
@@ -216,11 +228,22 @@ class Logits:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeReport:
+    """Of a node with a link also its boot counter, the frames that it dropped and the blocks that it asked for again,
+    since it was started."""
+
     board: str
     peak_bytes: int
     memory: Mapping[str, int]
     busy_s: float
     tasks: int
+    boots: int | None = None
+    dropped: int | None = None
+    asked_again: int | None = None
+
+
+def kind_of(task: Task) -> str:
+    """put_data, measure_bn, …: the word of firmware/PROTOCOL.md."""
+    return re.sub(r"(?<=.)(?=[A-Z])", "_", type(task).__name__).lower()
 
 
 Reply = Done | Description | Loaded | Moments | Evaluation | Update | TopK | Logits | NodeReport
@@ -252,6 +275,35 @@ class NodeLink:
     board: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskTime:
+    """So many tasks of a kind, and the seconds that they took together."""
+
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeHistory:
+    """What the host saw of a node since the fleet was opened; of a node without a link only `tasks`.
+
+    `tasks` by kind; over a link from the question to the whole answer, transfers included. `resets`: starts after the
+    first session (a boot counter that moved). `refused`: tasks that it would not do. `dropped`: frames from it that the
+    host did not take, by cause; `asked_again`: blocks that the host asked for again, `resent`: that it sent again.
+    `last_seen`: when a session last began or an answer came, in seconds since 1970; `arena_bytes`: its memory in all.
+    """
+
+    tasks: Mapping[str, TaskTime]
+    arena_bytes: int | None = None
+    resets: int = 0
+    sessions: int = 0
+    refused: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    asked_again: int = 0
+    resent: int = 0
+    last_seen: float | None = None
+
+
 class Fleet(Protocol):
     """Nodes that answer tasks. The server never learns which kind of node answers."""
 
@@ -276,5 +328,8 @@ class Fleet(Protocol):
 
     def links(self) -> Mapping[str, NodeLink]:
         """How each node is reached; empty where nodes have no link."""
+
+    def histories(self) -> Mapping[str, NodeHistory]:
+        """What was seen of each node so far; also after `close`."""
 
     def close(self) -> None: ...

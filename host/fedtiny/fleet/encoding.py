@@ -237,7 +237,17 @@ def _reply(task: Task, answers: Sequence[Answer], hello: Hello) -> Reply:
         case Report():
             peak, busy_ms, tasks = map(_count, numbers[:3])
             memory = dict(zip(MEMORY_KINDS, map(_count, numbers[3 : 3 + len(MEMORY_KINDS)]), strict=True))
-            return NodeReport(board=hello.board, peak_bytes=peak, memory=memory, busy_s=busy_ms / 1000, tasks=tasks)
+            boots, dropped, asked_again = map(_count, numbers[3 + len(MEMORY_KINDS) :])
+            return NodeReport(
+                board=hello.board,
+                peak_bytes=peak,
+                memory=memory,
+                busy_s=busy_ms / 1000,
+                tasks=tasks,
+                boots=boots,
+                dropped=dropped,
+                asked_again=asked_again,
+            )
 
 
 def _count(number: Any) -> int:

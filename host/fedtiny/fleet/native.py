@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 
@@ -24,6 +23,7 @@ from fedtiny.federation.tasks import (
     MeasureBn,
     Moments,
     NodeFailure,
+    NodeHistory,
     NodeLink,
     NodeReport,
     PutData,
@@ -35,6 +35,7 @@ from fedtiny.federation.tasks import (
     Train,
     Update,
 )
+from fedtiny.fleet.history import Times
 from fedtiny.fleet.planning import node_config, refuse_what_does_not_fit
 from fedtiny.fleet.upload import uploaded
 from fedtiny_export.core import CoreNode
@@ -50,8 +51,7 @@ class NativeNode:
     def __init__(self) -> None:
         self._core: CoreNode | None = None
         self._samples: PutData | None = None
-        self._busy_s = 0.0
-        self._tasks = 0
+        self.times = Times()
         self._peak = 0
 
     @property
@@ -62,12 +62,8 @@ class NativeNode:
 
     def do(self, task: Task) -> Reply:
         """One task. Raises CoreError as the core reports it."""
-        started = time.perf_counter()
-        try:
+        with self.times.of(task):
             return self._do(task)
-        finally:
-            self._busy_s += time.perf_counter() - started
-            self._tasks += 1
 
     def _do(self, task: Task) -> Reply:
         match task:
@@ -78,6 +74,8 @@ class NativeNode:
                 )
             case PutData():
                 self._samples = task
+                if self._core and len(task.x) and task.x[0].size != self._core.input_size:
+                    self._core = None
                 if self._core:
                     self._core.set_samples(task.x, task.y, task.dev_count)
                 return Done()
@@ -108,7 +106,11 @@ class NativeNode:
             case Report():
                 memory = self._core.memory.by_kind() if self._core else {}
                 return NodeReport(
-                    board=BOARD, peak_bytes=self._peak, memory=memory, busy_s=self._busy_s, tasks=self._tasks
+                    board=BOARD,
+                    peak_bytes=self._peak,
+                    memory=memory,
+                    busy_s=self.times.busy_s,
+                    tasks=self.times.tasks,
                 )
 
     @property
@@ -210,6 +212,9 @@ class NativeFleet:
 
     def links(self) -> dict[str, NodeLink]:
         return {}
+
+    def histories(self) -> dict[str, NodeHistory]:
+        return {name: NodeHistory(tasks=node.times.by_kind()) for name, node in self._nodes.items()}
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)

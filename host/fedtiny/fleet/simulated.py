@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from fedtiny.federation.tasks import (
     MeasureBn,
     Moments,
     NodeFailure,
+    NodeHistory,
     NodeLink,
     NodeReport,
     PutData,
@@ -39,6 +39,7 @@ from fedtiny.federation.tasks import (
     Train,
     Update,
 )
+from fedtiny.fleet.history import Times
 from fedtiny.fleet.order import shuffled
 from fedtiny.fleet.planning import planned, refuse_what_does_not_fit
 from fedtiny.fleet.upload import uploaded
@@ -98,6 +99,9 @@ class SimulatedFleet:
     def links(self) -> dict[str, NodeLink]:
         return {}
 
+    def histories(self) -> dict[str, NodeHistory]:
+        return {name: NodeHistory(tasks=node.times.by_kind()) for name, node in self._nodes.items()}
+
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
 
@@ -108,6 +112,7 @@ class _Loaded:
     def __init__(self, task: Load, device: torch.device) -> None:
         blob = read_blob(task.blob)
         self.graph: Graph = blob.graph
+        self.input_size = blob.graph.tensors[blob.graph.input].size
         self.micro_batch = task.micro_batch
         self.loss = task.loss
         self.module = GraphModule(blob.graph, blob.arrays, norm=task.norm.value, last_layers=task.last_layers).to(
@@ -162,21 +167,20 @@ class _Node:
         self._y = torch.empty(0)
         self._dev_count = 0
         self._model: _Loaded | None = None
-        self._busy_s = 0.0
+        self.times = Times()
         self._peak = 0
-        self._tasks = 0
 
     def do_all(self, tasks: Sequence[Task]) -> tuple[Reply, ...] | NodeFailure:
-        start = time.perf_counter()
         try:
-            return tuple(self._do(task) for task in tasks)
+            return tuple(self._timed(task) for task in tasks)
         except (FedtinyError, RuntimeError, ValueError) as error:  # torch raises RuntimeError, for lack of memory too
             return NodeFailure(reason=str(error))
-        finally:
-            self._busy_s += time.perf_counter() - start
+
+    def _timed(self, task: Task) -> Reply:
+        with self.times.of(task):
+            return self._do(task)
 
     def _do(self, task: Task) -> Reply:
-        self._tasks += 1
         match task:
             case Describe():
                 return Description(board=BOARD, samples=len(self._x), dev_samples=self._dev_count)
@@ -204,7 +208,11 @@ class _Node:
             case Report():
                 memory = self._model.memory if self._model else {}
                 return NodeReport(
-                    board=BOARD, peak_bytes=self._peak, memory=memory, busy_s=self._busy_s, tasks=self._tasks
+                    board=BOARD,
+                    peak_bytes=self._peak,
+                    memory=memory,
+                    busy_s=self.times.busy_s,
+                    tasks=self.times.tasks,
                 )
 
     def _working(self) -> _Loaded:
@@ -219,6 +227,8 @@ class _Node:
         self._x = torch.from_numpy(np.array(task.x, np.float32)).to(self._device)
         self._y = torch.from_numpy(task.y.astype(np.int64)).to(self._device)
         self._dev_count = task.dev_count
+        if self._model and task.x[0].size != self._model.input_size:
+            self._model = None
         return Done()
 
     def _install(self, task: Install) -> Done:

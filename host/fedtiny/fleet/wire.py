@@ -17,8 +17,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from fedtiny.federation.tasks import Install, LinkBytes, Load, NodeFailure, NodeLink, PutData, Reply, Task, Train
+from fedtiny.federation.tasks import (
+    Install,
+    LinkBytes,
+    Load,
+    NodeFailure,
+    NodeHistory,
+    NodeLink,
+    PutData,
+    Reply,
+    Task,
+    Train,
+)
 from fedtiny.fleet.encoding import BadAnswer, Packer, reply_of
+from fedtiny.fleet.history import Times
 from fedtiny.fleet.planning import refuse_what_does_not_fit
 from fedtiny.fleet.roster import Roster
 from fedtiny.link.connection import Connection
@@ -81,6 +93,9 @@ class WireNode:
         self._away: NoAnswer | None = None  # it was silent when it was last asked
         self._opened = False
         self._held = Held()
+        self.times = Times()
+        self.refused = 0  # tasks
+        self.heard_at: float | None = None  # time.time of the last sign of life
         self._in_memory = False  # the node has what `_held` says
 
     @property
@@ -135,10 +150,13 @@ class WireNode:
     async def _ask(self, task: Task, packer: Packer, attempt: int) -> Reply:
         hello = self.connection.hello or await self.connection.reach()
         answers = []
-        for job in packer.jobs(task, hello.max_object):
-            answers.append(await self.connection.ask(replace(job, attempt=attempt)))
-            if answers[-1].status:
-                raise FleetError(f"{self.name}: {_refusal(task, answers[-1], hello)}")
+        with self.times.of(task):
+            for job in packer.jobs(task, hello.max_object):
+                answers.append(await self.connection.ask(replace(job, attempt=attempt)))
+                self.heard_at = time.time()
+                if answers[-1].status:
+                    self.refused += 1
+                    raise FleetError(f"{self.name}: {_refusal(task, answers[-1], hello)}")
         return reply_of(task, answers, hello)
 
 
@@ -184,6 +202,7 @@ class WireFleet:
         self._stack.callback(self._logs.close)
         self._broker: Broker | None = None
         self._round: int | None = None
+        self._first_boot: dict[str, int] = {}
         self._nodes: dict[str, WireNode] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="wire-fleet", daemon=True)
@@ -215,8 +234,9 @@ class WireFleet:
             asked.cancel()
             self._save_keys()
 
-    def hellos(self) -> dict[str, Hello | LinkError]:
-        """What each node says of itself, or why it says nothing."""
+    def hellos(self, nodes: Sequence[str] | None = None) -> dict[str, Hello | LinkError]:
+        """What each of these nodes (all, if none is named) says of itself, or why it says nothing."""
+        asked = {name: self._nodes[name] for name in nodes or self._nodes}
 
         async def hello(node: WireNode) -> Hello | LinkError:
             try:
@@ -225,9 +245,9 @@ class WireFleet:
                 return problem
 
         async def all_of_them() -> list[Hello | LinkError]:
-            return await asyncio.gather(*(hello(node) for node in self._nodes.values()))
+            return await asyncio.gather(*(hello(node) for node in asked.values()))
 
-        found = dict(zip(self._nodes, self._wait(all_of_them()), strict=True))
+        found = dict(zip(asked, self._wait(all_of_them()), strict=True))
         self._save_keys()
         return found
 
@@ -248,6 +268,12 @@ class WireFleet:
             )
             for name, hello in hellos.items()
         }
+
+    def histories(self) -> dict[str, NodeHistory]:
+        async def seen() -> dict[str, NodeHistory]:
+            return {name: self._history(name, node) for name, node in self._nodes.items()}
+
+        return self._wait(seen())
 
     def traffic(self) -> dict[str, Traffic]:
         """Each link's counters: frames, retries, sessions."""
@@ -317,8 +343,25 @@ class WireFleet:
         self._wait(save())
 
     def _saw(self, name: str, hello: Hello) -> None:
+        now = time.time()
         keys = self.roster.keys
-        keys[name] = keys[name].after(hello, time.time())
+        keys[name] = keys[name].after(hello, now)
+        self._first_boot.setdefault(name, hello.boot_counter)
+        self._nodes[name].heard_at = now
+
+    def _history(self, name: str, node: WireNode) -> NodeHistory:
+        traffic, hello = node.connection.traffic, node.connection.hello
+        return NodeHistory(
+            tasks=node.times.by_kind(),
+            arena_bytes=hello.arena_bytes if hello else None,
+            resets=hello.boot_counter - self._first_boot[name] if hello and name in self._first_boot else 0,
+            sessions=traffic.sessions,
+            refused=node.refused,
+            dropped=dict(traffic.dropped),
+            asked_again=traffic.asked_again,
+            resent=traffic.resent_blocks,
+            last_seen=node.heard_at,
+        )
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Does this where all that it reads and writes is changed: in the event loop; after `close`, here."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fedtiny.link.endpoint import Carrier
-from fedtiny_export.errors import ConfigError, LinkUnavailable
+from fedtiny_export.errors import ConfigError, LinkUnavailable, NothingThere
 
 if TYPE_CHECKING:
     from fedtiny.link.mqtt import Broker
@@ -125,7 +125,7 @@ class SerialLink:
         try:
             port.open()
         except (serial.SerialException, OSError) as problem:
-            raise LinkUnavailable(_port_problem(path, problem)) from None
+            raise _port_problem(path, problem) from None
         _keep_lines_when_closed(port.fileno())
         return port
 
@@ -139,7 +139,7 @@ class SerialLink:
         if found:
             return str(found[0])
         there = ", ".join(f"{port.serial_number} at {port.device}" for port in ports) or "none"
-        raise LinkUnavailable(
+        raise NothingThere(
             f"no USB device with the serial number {self._port} is plugged in. There are: {there}. Plug it in, or "
             "name the port's path."
         )
@@ -156,21 +156,23 @@ def _keep_lines_when_closed(fd: int) -> None:
     termios.tcsetattr(fd, termios.TCSANOW, settings)
 
 
-def _port_problem(path: str, problem: Exception) -> str:
+def _port_problem(path: str, problem: Exception) -> LinkUnavailable:
     number = getattr(problem, "errno", None)
     if number in (errno.EACCES, errno.EPERM):
-        return (
+        return LinkUnavailable(
             f"{path}: no permission to open it. Add yourself to its group and log in again: "
             "sudo usermod -aG dialout $USER (uucp on some systems)."
         )
     if number in (errno.EBUSY, errno.EAGAIN) or "exclusively lock" in str(problem):
-        return (
+        return LinkUnavailable(
             f"{path}: another program has it open (a serial monitor, another fedtiny). Close that; "
             f"fuser -v {path} shows it."
         )
     if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
-        return f"{path}: there is no such port. Plug the board in; ls -l /dev/serial/by-id shows what is there."
-    return f"{path}: cannot be opened: {problem}."
+        return NothingThere(
+            f"{path}: there is no such port. Plug the board in; ls -l /dev/serial/by-id shows what is there."
+        )
+    return LinkUnavailable(f"{path}: cannot be opened: {problem}.")
 
 
 class PtyLink:
@@ -186,7 +188,7 @@ class PtyLink:
         try:
             fd = os.open(self._path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
         except OSError as problem:
-            raise LinkUnavailable(_port_problem(self._path, problem)) from None
+            raise _port_problem(self._path, problem) from None
         tty.setraw(fd)
         return FdLine(fd, receiver, lambda: os.close(fd))
 
@@ -271,7 +273,8 @@ class TcpLink:
             transport, bridge = await loop.create_connection(lambda: _Bridge(receiver), self._host, self._port)
         except OSError as problem:
             why = os.strerror(problem.errno) if problem.errno else str(problem)
-            raise LinkUnavailable(
+            kind = NothingThere if isinstance(problem, ConnectionRefusedError) else LinkUnavailable
+            raise kind(
                 f"tcp:{self._host}:{self._port}: {why}. Is the node or emulator running and listening there?"
             ) from None
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

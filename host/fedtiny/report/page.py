@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fedtiny.report import tables, words
+from fedtiny.report.boards import boards
 from fedtiny.report.charts import Bar, HeatRow, Series, bar_chart, dot_chart, heat_map, line_chart
 from fedtiny.report.record import RunRecord, adjusted, column, dicts, has_train_loss, read_run, table_of
 from fedtiny.runfolder import REPORT, RunFolder
@@ -46,7 +47,7 @@ def render(run: RunRecord) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(name)} · fedtiny</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style></head>\n<body>"
         f"<main>{_header(run, name)}{_tiles(result)}"
-        f'<div class="cards">{"".join(cards)}</div>{tables.nodes(result)}{tables.adjustments(result)}'
+        f'<div class="cards">{"".join(cards)}</div>{tables.nodes(result)}{boards(result)}{tables.adjustments(result)}'
         f"{tables.layers(result)}{tables.rounds(run)}{tables.model(result)}{tables.settings(run.config)}</main></body></html>\n"
     )
 

@@ -33,14 +33,14 @@ def nodes(result: Mapping[str, Any]) -> str:
         for n in found
     ]
     head = ["node", "board", "samples", "planned", "peak", "busy", "failures", "rejections"]
-    out = _rows(head, rows, words_in=2) if rows else ""
+    out = rows_of(head, rows, words_in=2) if rows else ""
     if problems:
         lines = [
             [words.whole(p.get("round")), str(p.get("node", words.DASH)), kind, str(p.get("reason", ""))]
             for kind, p in problems
         ]
         shown = f"<h3>What was left out ({len(lines)})</h3>"
-        out += shown + _rows(["round", "node", "what", "reason"], lines, words_in=4)
+        out += shown + rows_of(["round", "node", "what", "reason"], lines, words_in=4)
     else:
         out += '<p class="hint">Every node answered in every round; no update was rejected.</p>'
     return f"<section><h2>Nodes</h2>{out}{_links(result, found)}</section>"
@@ -66,7 +66,7 @@ def _links(result: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> str
         for name, both in ways.items()
     ]
     head = ["node", "link", "profile", "firmware", "down", "up", *kinds]
-    return "<h3>On the links, frames and retries included</h3>" + _rows(head, rows, words_in=4)
+    return "<h3>On the links, frames and retries included</h3>" + rows_of(head, rows, words_in=4)
 
 
 def adjustments(result: Mapping[str, Any]) -> str:
@@ -77,8 +77,8 @@ def adjustments(result: Mapping[str, Any]) -> str:
         [words.whole(a["round"]), str(a.get("block", "")), words.whole(a.get("pruned")), words.whole(a.get("grown"))]
         for a in found
     ]
-    table = _rows(["round", "block", "pruned", "grown"], rows, words_in=0, left=(1,))
-    return _folded(f"Adjustments ({len(rows)})", table)
+    table = rows_of(["round", "block", "pruned", "grown"], rows, words_in=0, left=(1,))
+    return folded(f"Adjustments ({len(rows)})", table)
 
 
 def layers(result: Mapping[str, Any]) -> str:
@@ -100,9 +100,9 @@ def layers(result: Mapping[str, Any]) -> str:
                 "dense" if layer.get("dense") else "sparse",
             ]
         )
-    return _folded(
+    return folded(
         f"Layers ({len(rows)})",
-        _rows(["layer", "shape", "weights", "live", "density", "mask", "its entropy", ""], rows, words_in=2),
+        rows_of(["layer", "shape", "weights", "live", "density", "mask", "its entropy", ""], rows, words_in=2),
     )
 
 
@@ -128,7 +128,7 @@ def rounds(run: RunRecord) -> str:
                 str(block),
             ]
         )
-    return _folded(f"Rounds ({len(rows)})", _rows(head, rows, words_in=0, left=(9,)))
+    return folded(f"Rounds ({len(rows)})", rows_of(head, rows, words_in=0, left=(9,)))
 
 
 def model(result: Mapping[str, Any]) -> str:
@@ -140,18 +140,18 @@ def model(result: Mapping[str, Any]) -> str:
         ["largest logit difference, PyTorch to a node", words.decimal(parity.get("node_max_abs"))],
         ["files", ", ".join(str(f) for f in result.get("files") or ()) or words.DASH],
     ]
-    return _folded("The model and its checks", _rows([], rows, words_in=2)) if result.get("model_sha256") else ""
+    return folded("The model and its checks", rows_of([], rows, words_in=2)) if result.get("model_sha256") else ""
 
 
 def settings(text: str) -> str:
-    return _folded("Settings (config.toml)", f"<pre>{escape(text)}</pre>") if text else ""
+    return folded("Settings (config.toml)", f"<pre>{escape(text)}</pre>") if text else ""
 
 
-def _folded(title: str, body: str) -> str:
+def folded(title: str, body: str) -> str:
     return f"<details><summary>{escape(title)}</summary>{body}</details>"
 
 
-def _rows(head: Sequence[str], rows: Iterable[Sequence[str]], *, words_in: int, left: Sequence[int] = ()) -> str:
+def rows_of(head: Sequence[str], rows: Iterable[Sequence[str]], *, words_in: int, left: Sequence[int] = ()) -> str:
     """A table; the first `words_in` columns and those in `left` are words, the others figures."""
 
     def cells(tag: str, row: Sequence[str]) -> str:
