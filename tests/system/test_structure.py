@@ -37,8 +37,9 @@ ALLOWED = {
     "flash": {"boards", "images", "link", "fleet", "federation", "pruning", "config", "runfolder"},
     "newboard": {"boards"},
     "doctor": {"boards", "emulation", "flash"},
+    "study": {"config", "experiment", "result", "report"},
     "testing": {"config", "experiment", "federation", "fleet"},
-    "commands": {"boards", "doctor", "flash", "fleet", "link", "newboard"},
+    "commands": {"boards", "doctor", "flash", "fleet", "link", "newboard", "report", "study"},
     "bench": {"boards", "emulation", "models", "federation", "fleet", "link"},
     "__main__": {"cli"},
     "cli": {
