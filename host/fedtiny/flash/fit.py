@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedtiny.boards import Board, node_banks, refuse_training
-from fedtiny.config import Config, load_config
+from fedtiny.config import Config, load_config, method_of
 from fedtiny.federation.tasks import Load
 from fedtiny.fleet.planning import refuse_what_does_not_fit
-from fedtiny.pruning import FedTiny
 from fedtiny.runfolder import BLOB, CONFIG, RunFolder
 from fedtiny_export.blob import read_blob
 from fedtiny_export.core import NodeConfig, plan
@@ -29,9 +28,11 @@ def refuse_unfit(
     if work == "train":
         refuse_training(board, force=force, how=f"fedtiny build {board.name} --model {model} --force")
     blob, config = _read(model, settings)
-    name, most = next(iter(node_banks(board).items()))
+    banks = node_banks(board)
+    name, most = next(iter(banks.items()))
     if board.built_by == "PlatformIO" and board.platformio and board.platformio.memory_bytes:
         most = board.platformio.memory_bytes
+        name = next(bank for bank, size in banks.items() if size >= most)
     room = most - len(blob) - samples_bytes
     if room <= 0:
         raise PlanError(
@@ -72,11 +73,9 @@ def _read(model: Path, settings: Sequence[str]) -> tuple[bytes, Config]:
 
 def _load(blob: bytes, config: Config) -> Load:
     """What the run's server would have a node load."""
-    train, pruning, saved = config.train, config.pruning, read_blob(blob)
-    topk = 0
-    if pruning.method == "fedtiny":
-        method = FedTiny(**pruning.model_dump(exclude={"method"}), last_layers=train.last_layers)
-        topk = method.topk_max(saved.graph, {saved.graph.layer_names.index(n): m for n, m in saved.masks.items()})
+    train, saved = config.train, read_blob(blob)
+    masks = {saved.graph.layer_names.index(name): mask for name, mask in saved.masks.items()}
+    topk = method_of(config).topk_max(saved.graph, masks)
     return Load(
         blob=blob,
         micro_batch=train.micro_batch,
