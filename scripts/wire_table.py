@@ -43,6 +43,7 @@ TESTS = (
     "FedTiny over two boards' UARTs in QEMU",
     "FedTiny over ten nodes behind mosquitto, TLS",
     "FedTiny over programs, terminals and sockets",
+    "answers overtake each other",
     "host killed in a run",
 )
 ENDS = {"host": "Python", "node": "C", "both": "both"}

@@ -22,6 +22,10 @@ class ExportError(FedtinyError):
     """A model that was exported but does not compute what it computed before, or cannot be exported at all."""
 
 
+class DamagedModel(FedtinyError):
+    """The bytes of a `.tflite` or ONNX file that is truncated, damaged, or none at all."""
+
+
 class BlobError(FedtinyError):
     """The bytes are no valid `.ftm` blob."""
 

@@ -159,6 +159,10 @@ ft_status ft_get_stats(const ft_node *node, float *stats, uint32_t count);
  * layer had at load. The node then wants ft_set_values before it works again. Dense layers have no mask: FT_ERR_ARG. */
 ft_status ft_set_mask(ft_node *node, uint32_t layer, uint32_t encoding, const uint8_t *mask, uint32_t mask_bytes);
 
+/* The mask of one layer as a bitmap (FT_MASK_BITMAP; bits behind the last weight are 0). *bytes: what it takes, also where capacity
+ * is less (FT_ERR_NOMEM). Dense layers have no mask: FT_ERR_ARG. */
+ft_status ft_get_mask(const ft_node *node, uint32_t layer, uint8_t *bitmap, uint32_t capacity, uint32_t *bytes);
+
 /* A candidate of the pool: working weights = the blob's values with every |w| < thresholds[layer] set to 0. Dense layers
  * ignore theirs. count = layers. The mask stays; ft_set_values ends it. */
 ft_status ft_set_thresholds(ft_node *node, const float *thresholds, uint32_t count);

@@ -82,6 +82,29 @@ const uint16_t *ft_net_bitmap(const ft_net *net, uint32_t param)
     return slot->whole && p.storage != FT_STORAGE_DENSE ? net->indices + slot->index_at + p.elements / p.dim[0] : 0;
 }
 
+void ft_net_mask(const ft_net *net, uint32_t param, uint8_t *bitmap)
+{
+    ft_param p = ft_blob_param(&net->blob, param);
+    ft_conv c = geometry(net, param);
+    const uint16_t *whole = ft_net_bitmap(net, param), *counts = net->indices + net->layout.slots[param].index_at;
+    const uint16_t *at = counts + p.dim[0];
+    uint32_t row_len = p.elements / p.dim[0], left = 0;
+    memset(bitmap, 0, p.elements / 8 + (p.elements % 8 != 0));
+    for (uint32_t i = 0; i < p.elements; i++) {
+        bool lives;
+        if (whole) {
+            lives = ft_net_lives(whole, i);
+        } else {
+            if (i % row_len == 0)
+                left = counts[i / row_len];
+            lives = left && *at == ft_conv_position(&c, i % row_len);
+            at += lives;
+            left -= lives;
+        }
+        bitmap[i / 8] |= (uint8_t)(lives << i % 8);
+    }
+}
+
 uint32_t ft_net_held(const ft_net *net)
 {
     uint32_t held = 0;

@@ -37,6 +37,7 @@ static inline bool ft_net_lives(const uint16_t *bitmap, uint32_t element)
 {
     return !bitmap || bitmap[element / 16] >> element % 16 & 1;
 }
+void ft_net_mask(const ft_net *net, uint32_t param, uint8_t *bitmap); /* of a layer with a mask: a bit for each element */
 uint32_t ft_net_held(const ft_net *net); /* floats of weights that are held now */
 /* Live values alone, of floats that lie as the weights from `param` on do; may be done in place. */
 void ft_net_gather(const ft_net *net, float *vector, const float *held, uint32_t param);

@@ -283,6 +283,21 @@ ft_status ft_set_mask(ft_node *node, uint32_t layer, uint32_t encoding, const ui
     return FT_OK;
 }
 
+ft_status ft_get_mask(const ft_node *node, uint32_t layer, uint8_t *bitmap, uint32_t capacity, uint32_t *bytes)
+{
+    uint32_t param = node ? ft_plan_layer_param(&node->net.blob, layer) : FT_NONE;
+    if (param == FT_NONE || !bytes)
+        return FT_ERR_ARG;
+    ft_param p = ft_blob_param(&node->net.blob, param);
+    if (p.storage == FT_STORAGE_DENSE)
+        return FT_ERR_ARG;
+    *bytes = p.elements / 8 + (p.elements % 8 != 0);
+    if (capacity < *bytes || !bitmap)
+        return FT_ERR_NOMEM;
+    ft_net_mask(&node->net, param, bitmap);
+    return FT_OK;
+}
+
 ft_status ft_set_thresholds(ft_node *node, const float *thresholds, uint32_t count)
 {
     if (!node || !thresholds || count != ft_layer_count(node))

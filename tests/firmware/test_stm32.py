@@ -37,7 +37,7 @@ def chip(board: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = [port / "stm32" / name for name in ("clock.c", "flash.c", "board.c")]
     flags = ["-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined", "-fno-sanitize-recover"]
     defines = [f"-D{name}={value}" for name, value in node_of(load_board(board)).defines.items()]
-    defines += [f"-I{firmware}", "-DNODE_BAUD=115200"]
+    defines += [f"-I{firmware}", f"-I{firmware / 'include'}", "-DNODE_BAUD=115200"]
     files = [HERE / "target" / "stm32_chip.c", port / "record.c", *sources]
     subprocess.run(["gcc", *flags, *defines, *map(str, files), "-o", str(made)], check=True)
     return made
@@ -90,3 +90,19 @@ def test_the_record_goes_through_both_sectors_of_flash_by_its_rules(chip: Path) 
     changes nothing.
     """
     assert said(chip, "record", "2060") == "bad 0 erased 3 misused 0 locked 1 refused 1 left start 2059"
+
+
+def test_models_and_samples_have_sectors_of_their_own_behind_the_image(board: str, chip: Path) -> None:
+    """Areas at their place and size by the reference manuals; all that is written is read, nothing else changes, and
+    the image keeps clear of them.
+    """
+    wanted = {
+        "netduinoplus2": [(0x80000, 0x20000, 1), (0xA0000, 0x20000, 1), (0x40000, 0x40000, 2)],
+        "nucleo_f446re": [(0x10000, 0x10000, 1), (0x20000, 0x20000, 1), (0, 0, 0)],
+        "blackpill_f411ce": [(0x10000, 0x10000, 1), (0x20000, 0x20000, 1), (0, 0, 0)],
+    }[board]
+    lines = [f"area {i} at {at:x} bytes {size} bad 0 erased {sectors}" for i, (at, size, sectors) in enumerate(wanted)]
+    assert said(chip, "areas", "7").splitlines() == [*lines, "misused 0 changed 0"]
+    memory = load_board(board).memory
+    assert memory is not None
+    assert memory.flash.bytes == min(at for at, size, _ in wanted if size)

@@ -199,9 +199,9 @@ def test_links_know_nothing_of_what_goes_over_them(path: Path) -> None:
     assert {name for name in ours if not name.startswith("fedtiny_export.errors")} == set()
 
 
-def test_the_public_headers_are_the_core_and_the_wire() -> None:
+def test_the_public_headers_are_the_core_the_wire_and_storage() -> None:
     found = sorted(path.name for path in (ROOT / "firmware" / "include").rglob("*.h"))
-    assert found == ["fedtiny.h", "fedtiny_wire.h"]
+    assert found == ["fedtiny.h", "fedtiny_storage.h", "fedtiny_wire.h"]
 
 
 @pytest.mark.parametrize(

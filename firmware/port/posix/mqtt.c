@@ -334,6 +334,7 @@ int main(int argc, char **argv)
 {
     static link_state link = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
     static ft_service service;
+    static ft_saver saver;
     static const ft_wire_facts facts = {.device = "new", .board = "posix", .frames = true, .exchange = &ft_wire_x25519};
     ft_wire_port port = {&link, now_ms, send_frame, fill_random, load, store};
     struct sigaction action = {.sa_handler = stop}, ignored = {.sa_handler = SIG_IGN};
@@ -349,8 +350,10 @@ int main(int argc, char **argv)
     if (!memory)
         return fail("--memory", "there is not so much");
     mosquitto_lib_init();
+    const ft_storage areas = posix_areas(link.options.record);
     ft_service_start(&service, memory, link.options.memory, NULL);
-    if (ft_wire_start(&link.wire, &port, &facts, ft_service_tasks(&service)) != FT_OK)
+    ft_saver_start(&saver, &service, &link.wire, &areas);
+    if (ft_wire_start(&link.wire, &port, &facts, ft_saver_tasks(&saver)) != FT_OK)
         return fail(link.options.record, "cannot be written, and without a new boot counter no session would be safe");
     if (!ft_wire_enrolled(&link.wire))
         return fail(link.options.record, "holds no key. Make one with: fedtiny fleet enrol --offline");

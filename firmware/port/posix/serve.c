@@ -136,6 +136,7 @@ int serve(int argc, char **argv)
 {
     static ft_wire wire;
     static ft_service service;
+    static ft_saver saver;
     ft_wire_facts facts = {.device = "node", .board = "posix", .reset_reason = 1, .exchange = &ft_wire_x25519};
     line l = {0, 1, {0}};
     ft_wire_port port = {&l, now_ms, put, draw, load, store};
@@ -177,10 +178,12 @@ int serve(int argc, char **argv)
         if (!(banks[i].at = malloc(banks[i].bytes ? banks[i].bytes : 1)))
             return failed("memory for a bank");
     l.record = posix_storage(argv[1]);
+    const ft_storage areas = posix_areas(argv[1]);
     ft_service_start(&service, memory, bytes, NULL);
     if (bank_count)
         ft_service_banks(&service, banks, bank_count);
-    ft_status status = ft_wire_start(&wire, &port, &facts, ft_service_tasks(&service));
+    ft_saver_start(&saver, &service, &wire, &areas);
+    ft_status status = ft_wire_start(&wire, &port, &facts, ft_saver_tasks(&saver));
     if (status != FT_OK) {
         fprintf(stderr, "fedtiny-node: %s\n",
                 status == FT_ERR_DATA ? "the record cannot be written: give a path in a folder that you may write to"

@@ -1,10 +1,11 @@
-/* What the node on a UART (main.c) asks of its board, beside port_memory and the record's storage. */
+/* What the node on a UART (main.c) asks of its board, beside port_memory. */
 #ifndef FT_PORT_UART_BOARD_H
 #define FT_PORT_UART_BOARD_H
 
 #include <stdint.h>
 
 #include "../record.h"
+#include "fedtiny_storage.h"
 
 void board_start(void); /* clock, time, and the UART with its receive interrupt, at NODE_BAUD */
 
@@ -17,6 +18,7 @@ uint32_t board_send(const uint8_t *from, uint32_t bytes); /* as many as were tak
 void board_sleep(uint32_t ms); /* the processor waits for an interrupt until a byte is there, or so long */
 
 const record_storage *board_storage(const char *name); /* name: of a file, on boards that have files */
+const ft_storage *board_areas(const char *name);      /* models and samples; may be left out: then the node keeps none */
 uint8_t board_reset_reason(void); /* by the numbers of fedtiny.cddl: 0 unknown, 1 power, 2 pin, 3 watchdog, ... */
 
 #endif

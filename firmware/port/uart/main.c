@@ -33,23 +33,34 @@ static int load(void *storage, uint8_t record[FT_WIRE_RECORD])
 
 static int store(void *storage, const uint8_t record[FT_WIRE_RECORD]) { return record_save(storage, record, FT_WIRE_RECORD); }
 
+/* Of a board without storage for models and samples. */
+__attribute__((weak)) const ft_storage *board_areas(const char *name)
+{
+    (void)name;
+    return NULL;
+}
+
 int main(int argc, char **argv)
 {
     static ft_wire wire;
     static ft_service service;
+    static ft_saver saver;
     static ft_wire_facts facts = {.device = "new", .board = NODE_BOARD, .bytes_per_s = NODE_BAUD / BITS_A_BYTE};
     uint32_t bytes;
     void *memory = port_memory(&bytes);
+    const char *name = argc > 1 ? argv[1] : "fedtiny.record";
     ft_wire_port port = {NULL, now_ms, send_bytes, NULL, load, store};
 
     board_start();
     say("fedtiny node on " NODE_BOARD "\r\n"); /* for whoever watches the line; a host logs it */
-    port.ctx = (void *)(uintptr_t)board_storage(argc > 1 ? argv[1] : "fedtiny.record");
+    port.ctx = (void *)(uintptr_t)board_storage(name);
     facts.reset_reason = board_reset_reason();
     for (uint32_t i = 0; i < sizeof facts.firmware; i++)
         facts.firmware[i] = image_mark[8 + i];
     ft_service_start(&service, memory, bytes, NULL);
-    if (ft_wire_start(&wire, &port, &facts, ft_service_tasks(&service)) != FT_OK)
+    if (ft_saver_start(&saver, &service, &wire, board_areas(name)))
+        say("the last model is here\r\n");
+    if (ft_wire_start(&wire, &port, &facts, ft_saver_tasks(&saver)) != FT_OK)
         say("the record cannot be stored, and without a new boot counter no session would be safe: this node stays silent\r\n");
     else
         for (;;) {

@@ -6,7 +6,8 @@ enum { VERSION = 0, FLAGS = 1, ID_BYTES = 2, BOOTS = 4, KEY = 8, ID = 40, HAS_KE
 
 static bool good(const uint8_t *r)
 {
-    return r[VERSION] == THIS_VERSION && r[FLAGS] <= HAS_KEY && r[ID_BYTES] >= 1 && r[ID_BYTES] <= FT_WIRE_ID;
+    return r[VERSION] == THIS_VERSION && r[FLAGS] <= HAS_KEY && r[ID_BYTES] >= 1 && r[ID_BYTES] <= FT_WIRE_ID
+           && r[ID + r[ID_BYTES]] == 0;
 }
 
 static void name(uint8_t *r, const void *id, uint32_t bytes)

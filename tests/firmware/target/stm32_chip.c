@@ -4,7 +4,8 @@
  *   stm32_chip clock WHAT   WHAT: all | no-crystal | no-pll | no-switch | emulator: what of the clock tree works
  *   stm32_chip pins WHAT    what the UART was given, after the same
  *   stm32_chip reset FLAGS  hexadecimal RCC_CSR
- *   stm32_chip record N     saves N records, each start over again; then with the flash locked for good */
+ *   stm32_chip record N     saves N records, each start over again; then with the flash locked for good
+ *   stm32_chip areas SEED   erases, writes and reads each area of models and samples, with bytes of that seed */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,13 +17,21 @@
 #include "port/uart/board.h"
 #include "port/uart/receive.h"
 
-enum { SECTOR = 0x20000, FLASH = STM32_RECORD };
+enum { FLASH = 0x08000000, ALL = 0x100000, LINE = 128 };
 static const char *works = "all";
-static uint8_t before[2 * SECTOR]; /* the two sectors as the chip last saw them */
+static uint8_t before[ALL];            /* as the chip last saw its flash */
+static uint32_t may_from, may_to = ALL; /* what may change */
 static uint32_t processor_hz, erased, misused;
 static int locked_for_good;
 
-static uint8_t *sectors(void) { return (uint8_t *)(uintptr_t)FLASH; }
+static uint8_t *flash(void) { return (uint8_t *)(uintptr_t)FLASH; }
+
+/* RM0090, table 5. */
+static uint32_t sector_at(uint32_t sector)
+{
+    static const uint32_t first[] = {0x0, 0x4000, 0x8000, 0xC000, 0x10000};
+    return sector < 5 ? first[sector] : 0x20000 * (sector - 4);
+}
 
 static void clock_tree(void)
 {
@@ -38,23 +47,23 @@ static void clock_tree(void)
 /* Words change only while PG is set, 32 bits at a time, from 1 to 0; a sector is erased by SER with its number and STRT. */
 static void flash_controller(void)
 {
-    uint32_t *now = (uint32_t *)(void *)sectors(), *old = (uint32_t *)(void *)before;
+    uint32_t *now = (uint32_t *)(void *)flash(), *old = (uint32_t *)(void *)before;
     if (FLASH_KEYR == 0xCDEF89ABu && !locked_for_good)
         FLASH_CR &= ~(1u << 31);
     FLASH_KEYR = 0;
     FLASH_SR = 0; /* what the port writes as 1 is cleared */
     uint32_t control = FLASH_CR;
-    for (uint32_t slot = 0; control & 1 && slot < 2 * SECTOR / 4; slot += RECORD_SLOT / 4)
-        for (uint32_t i = slot; memcmp(now + slot, old + slot, RECORD_SLOT) != 0; i++)
+    for (uint32_t line = may_from / 4; control & 1 && line < may_to / 4; line += LINE / 4)
+        for (uint32_t i = line; memcmp(now + line, old + line, LINE) != 0; i++)
             if (now[i] != old[i]) {
                 misused += control != (1u | 2u << 8) || (now[i] & ~old[i]);
                 old[i] = now[i];
             }
     if ((control & (1u << 31 | 1u << 16 | 2)) == (1u << 16 | 2)) {
-        uint32_t sector = control >> 3 & 15;
-        misused += sector < STM32_RECORD_SECTOR || sector > STM32_RECORD_SECTOR + 1;
-        memset(sectors() + (sector - STM32_RECORD_SECTOR) % 2 * SECTOR, 0xFF, SECTOR);
-        memcpy(before, sectors(), sizeof before);
+        uint32_t sector = control >> 3 & 15, begin = sector_at(sector), end = sector_at(sector + 1);
+        misused += sector > 11 || begin < may_from || end > may_to;
+        memset(flash() + begin, 0xFF, end - begin);
+        memcpy(before, flash(), sizeof before);
         FLASH_CR &= ~(1u << 16);
         erased++;
     }
@@ -86,6 +95,8 @@ static void records(int count)
     uint8_t found[RECORD_BYTES];
     char record[32];
     int bad = 0;
+    may_from = sector_at(STM32_RECORD_SECTOR);
+    may_to = sector_at(STM32_RECORD_SECTOR + 2);
     for (int i = 0; i < count; i++) {
         int length = snprintf(record, sizeof record, "start %d", i);
         bad += record_save(storage, record, (uint32_t)length) != 0;
@@ -94,9 +105,40 @@ static void records(int count)
     locked_for_good = 1;
     int refused = record_save(storage, "late", 4) != 0;
     uint32_t left = record_load(storage, found, sizeof found);
-    misused += memcmp(sectors(), before, sizeof before) != 0; /* what was written without PG */
+    misused += memcmp(flash(), before, sizeof before) != 0; /* what was written without PG */
     printf("bad %d erased %u misused %u locked %u refused %d left %.*s\n", bad, erased, misused, FLASH_CR >> 31, refused,
            (int)left, (const char *)found);
+}
+
+/* Pieces of 8 to 2,056 bytes, from odd addresses. */
+static void areas(unsigned seed)
+{
+    static uint8_t wanted[ALL + 1], found[ALL];
+    const ft_storage *storage = board_areas("");
+    for (uint32_t area = 0; area < FT_AREAS; area++) {
+        uint32_t bytes = storage->bytes[area], at = 0, count;
+        int bad = 0;
+        srand(seed + area);
+        erased = 0;
+        for (uint32_t i = 0; i < sizeof wanted; i++)
+            wanted[i] = (uint8_t)(rand() >> 8);
+        may_from = 0;
+        may_to = ALL;
+        memcpy(found, flash(), ALL);
+        bad += bytes && storage->erase(0, area) != 0;
+        while (may_from < ALL && flash()[may_from] == found[may_from])
+            may_from++;
+        may_to = may_from + bytes;
+        bad += bytes && (storage->read(0, area, 0, found, bytes) != 0 || found[0] != 0xFF || memcmp(found, found + 1, bytes - 1) != 0);
+        for (; at < bytes; at += count) {
+            count = 8 + (uint32_t)(rand() % 257) * 8;
+            count = count < bytes - at ? count : bytes - at;
+            bad += storage->write(0, area, at, wanted + 1 + at, count) != 0;
+        }
+        bad += storage->read(0, area, 0, found, bytes) != 0 || memcmp(found, wanted + 1, bytes) != 0;
+        printf("area %u at %x bytes %u bad %d erased %u\n", area, bytes ? may_from : 0, bytes, bad, erased);
+    }
+    printf("misused %u changed %d\n", misused, memcmp(flash(), before, sizeof before) != 0);
 }
 
 int main(int argc, char **argv)
@@ -105,9 +147,9 @@ int main(int argc, char **argv)
     map(0x40011000u, 0x1000);
     map(0x40020000u, 0x4000);
     map(0xE000E000u, 0x1000);
-    map(FLASH, 2 * SECTOR);
-    memset(sectors(), 0x5A, 2 * SECTOR); /* what another program left there */
-    memcpy(before, sectors(), sizeof before);
+    map(FLASH, ALL);
+    memset(flash(), 0x5A, ALL); /* what another program left there */
+    memcpy(before, flash(), sizeof before);
     FLASH_CR = 1u << 31;
     if (argc != 3)
         return 2;
@@ -125,6 +167,8 @@ int main(int argc, char **argv)
     } else if (strcmp(argv[1], "reset") == 0) {
         RCC_CSR = (uint32_t)strtoul(argv[2], NULL, 16);
         printf("%u", board_reset_reason());
+    } else if (strcmp(argv[1], "areas") == 0) {
+        areas((unsigned)atoi(argv[2]));
     } else {
         records(atoi(argv[2]));
     }

@@ -1,4 +1,4 @@
-/* Mutates the seeds given, the same inputs for the same seed number: driver COUNT SEED FILE... */
+/* Mutates the seeds given, the same inputs for the same seed number: driver COUNT SEED FILE...; FUZZ_TARGET says for which target. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
