@@ -14,9 +14,11 @@ from fedtiny.link.objects import Payload
 from fedtiny_export.core import library_path
 
 from .node import Work, echo
+from .storage import Flash
 
 RECORD, KEY, HASH, OBJECTS, NUMBERS, RESULTS = 72, 32, 16, 4, 128, 80
 WIRE_BYTES = 6144  # at least sizeof(ft_wire) with 64-bit pointers
+SAVER_BYTES = 512  # at least sizeof(ft_saver) with 64-bit pointers
 GUARD = b"\xa5" * 64
 FOREVER = 0x7FFFFFFF
 U8, U16, U32, PTR = ct.c_uint8, ct.c_uint16, ct.c_uint32, ct.c_void_p
@@ -118,6 +120,7 @@ class _Service(ct.Structure):
         *((name, U32) for name in ("model_bytes", "arena_at", "samples_at")),
         *((name, U32) for name in ("samples", "samples_in_all", "dev_samples", "floats", "peak")),
         ("model", U8 * HASH),
+        ("stored", PTR),
     ]
 
 
@@ -137,7 +140,10 @@ def library() -> ct.CDLL:
         "ft_wire_add_double": (None, [ct.POINTER(_Reply), ct.c_double]),
         "ft_service_start": (None, [ct.POINTER(_Service), PTR, U32, PTR]),
         "ft_service_banks": (ct.c_int, [ct.POINTER(_Service), ct.POINTER(_Bank), U32]),
+        "ft_service_store_samples": (ct.c_bool, [ct.POINTER(_Service), PTR]),
         "ft_service_tasks": (_Tasks, [ct.POINTER(_Service)]),
+        "ft_saver_start": (ct.c_bool, [PTR, ct.POINTER(_Service), PTR, PTR]),
+        "ft_saver_tasks": (_Tasks, [PTR]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(lib, name)
@@ -153,7 +159,10 @@ def make_record(device: str, key: bytes | None, boot: int) -> bytes:
 
 
 class CNode:
-    """`work` as in node.py, or the service on `memory` bytes, and banks beside it, where it is None."""
+    """`work` as in node.py, or the service on `memory` bytes, and banks beside it, where it is None.
+
+    `storage`: for samples; `areas`: the ft_storage for models.
+    """
 
     def __init__(
         self,
@@ -171,6 +180,8 @@ class CNode:
         random: bool = True,
         record: bytes | None = None,
         storage_fails: bool = False,
+        areas: Any = None,
+        storage: Flash | None = None,
     ) -> None:
         self.stream = stream
         self.done: list[int] = []
@@ -200,7 +211,14 @@ class CNode:
             lib.ft_service_start(self._service, self._memory, memory, None)
             if banks:
                 assert self.add_banks(*banks) == 0
+            if storage is not None:
+                self._storage = storage
+                lib.ft_service_store_samples(self._service, ct.byref(storage.table))
             self._tasks = lib.ft_service_tasks(self._service)
+            if areas is not None:
+                self._saver = ct.create_string_buffer(SAVER_BYTES)
+                lib.ft_saver_start(self._saver, self._service, self._state, ct.byref(areas))
+                self._tasks = lib.ft_saver_tasks(self._saver)
         else:
             self._tasks = _Tasks(None, PLACE(self._place), WORK(self._do), ROOM(self._room))
         self.status = lib.ft_wire_start(self._state, self._port, self._facts, self._tasks)
