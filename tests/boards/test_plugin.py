@@ -169,6 +169,13 @@ def test_a_fixture_of_ones_own_by_the_same_name_is_left_alone(run_pytest: Pytest
     assert "boards:" not in found.out
 
 
+def test_a_file_that_cannot_be_collected_is_pytests_own_error(run_pytest: Pytest, tmp_path: Path) -> None:
+    (tmp_path / "test_wrong.py").write_text("import nothing_of_that_name\n")
+    found = run_pytest(file="test_wrong.py")
+    assert "No module named 'nothing_of_that_name'" in found.out
+    assert "plugin.py" not in found.out
+
+
 def test_the_plugin_costs_who_has_no_nodes_next_to_nothing() -> None:
     """Every run of pytest imports it."""
     told = "import sys, fedtiny.testing.plugin; print(*{name.partition('.')[0] for name in sys.modules})"
