@@ -35,7 +35,13 @@ class BoardRun:
 
 
 def run_on_board(
-    program: Program, inputs: Sequence[Array], board: Board, *, every: bool = False, count: bool = False, variant: str | None = None
+    program: Program,
+    inputs: Sequence[Array],
+    board: Board,
+    *,
+    every: bool = False,
+    count: bool = False,
+    variant: str | None = None,
 ) -> BoardRun:
     """Runs samples as fedtiny_export.infer.engine.run does, in the board's emulator. `variant`: of the kernels; None: the
     board's own.
