@@ -76,3 +76,41 @@ def print_checks(rows: Sequence[dict[str, Any]], mends: Sequence[str]) -> None:
         console.print("\nWhat mends it:")
         for line in mends:
             console.print(Text(f"  {line}"), soft_wrap=True)
+
+
+def print_verification(found: dict[str, Any]) -> None:
+    """How far the runtimes of a model are apart."""
+    table = _columns("runtime", "samples", "max error", "RMSE", "cosine", "class", "accuracy")
+    for column in table.columns:
+        column.no_wrap = True
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows = found["comparisons"]
+    several = len({row["output"] for row in rows}) > 1
+    head, missing, parting = "", [], []
+    for row in rows:
+        name = row["runtime"] + (f": {row['output']}" if several else "")
+        if "missing" in row:
+            missing.append(f"{row['precision']} {name} was not run: {row['missing']}")
+            continue
+        if "parts_at" in row:
+            parting.append(f"{row['precision']} {name} first differs from the definition at {row['parts_at']}")
+        if head != (head := f"{row['precision']}, against {row['against']}"):
+            table.add_row(f"[bold]{head}[/]")
+        equal = row["precision"] == "int8" and row.get("bits")
+        table.add_row(
+            f"  {name}",
+            str(row["samples"]),
+            "[green]same bits[/]" if equal else f"{row['max_error']:.1e}",
+            f"{row['rmse']:.1e}",
+            f"{row['cosine']:.6f}",
+            f"{row['agreement']:.1%}",
+            f"{row['accuracy']:.1%}" if "accuracy" in row else "",
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    for line in (*missing, *parting):
+        console.print(line, markup=False)
+    if found["points_lost_to_int8"] is not None:
+        console.print(f"int8 loses {found['points_lost_to_int8']:.1f} points of accuracy")
+    console.print("[green]every runtime computes the model[/]" if found["good"] else "[red]runtimes differ[/]")
