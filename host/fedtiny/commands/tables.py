@@ -80,7 +80,7 @@ def print_checks(rows: Sequence[dict[str, Any]], mends: Sequence[str]) -> None:
 
 def print_verification(found: dict[str, Any]) -> None:
     """How far the runtimes of a model are apart."""
-    table = _columns("runtime", "samples", "max error", "RMSE", "cosine", "class", "accuracy")
+    table = _columns("runtime", "n", "max error", "RMSE", "cosine", "class", "accuracy")
     for column in table.columns:
         column.no_wrap = True
     for column in table.columns[1:]:
@@ -95,7 +95,7 @@ def print_verification(found: dict[str, Any]) -> None:
             continue
         if "parts_at" in row:
             parting.append(f"{row['precision']} {name} first differs from the definition at {row['parts_at']}")
-        if head != (head := f"{row['precision']}, against {row['against']}"):
+        if head != (head := f"{row["precision"]} vs {row["against"]}"):
             table.add_row(f"[bold]{head}[/]")
         equal = row["precision"] == "int8" and row.get("bits")
         table.add_row(
