@@ -229,7 +229,7 @@ void ft_wire_fail(ft_wire_reply *reply, ft_status status, const char *text, uint
 /* -- The tasks of PROTOCOL.md, done by the core. */
 
 /* One piece of memory: the model at its start, then the node's arena, then what tasks bring and give, and at its end the samples of
- * put_data. With banks beside it some or all of the arena lies there. Fields are private. */
+ * put_data, unless a storage has them. With banks beside it some or all of the arena lies there. Fields are private. */
 typedef struct ft_service {
     uint8_t *memory;
     uint32_t bytes;
@@ -244,6 +244,7 @@ typedef struct ft_service {
     uint32_t samples, samples_in_all, dev_samples, floats;
     uint32_t peak;         /* bytes of the largest arena so far */
     uint8_t model[FT_WIRE_HASH];
+    struct ft_stored *stored; /* NULL: samples lie in memory (fedtiny_storage.h) */
 } ft_service;
 
 /* memory: 8-byte aligned. own: an application's samples, which outlive the service, or NULL: put_data brings them. */

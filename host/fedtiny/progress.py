@@ -77,6 +77,9 @@ class Display:
         self._progress.stop()
 
     def phase(self, name: str) -> None:
+        """One of PHASES, or what is worth a line of its own."""
+        if name not in PHASES:
+            self._console.print(name)
         self._progress.update(self._nodes, description=PHASES.get(name, name), total=None, completed=0)
 
     def heard(self, event: Event) -> None:

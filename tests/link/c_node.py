@@ -14,6 +14,7 @@ from fedtiny.link.objects import Payload
 from fedtiny_export.core import library_path
 
 from .node import Work, echo
+from .storage import Flash
 
 RECORD, KEY, HASH, OBJECTS, NUMBERS, RESULTS = 72, 32, 16, 4, 128, 80
 WIRE_BYTES = 6144  # at least sizeof(ft_wire) with 64-bit pointers
@@ -119,6 +120,7 @@ class _Service(ct.Structure):
         *((name, U32) for name in ("model_bytes", "arena_at", "samples_at")),
         *((name, U32) for name in ("samples", "samples_in_all", "dev_samples", "floats", "peak")),
         ("model", U8 * HASH),
+        ("stored", PTR),
     ]
 
 
@@ -138,6 +140,7 @@ def library() -> ct.CDLL:
         "ft_wire_add_double": (None, [ct.POINTER(_Reply), ct.c_double]),
         "ft_service_start": (None, [ct.POINTER(_Service), PTR, U32, PTR]),
         "ft_service_banks": (ct.c_int, [ct.POINTER(_Service), ct.POINTER(_Bank), U32]),
+        "ft_service_store_samples": (ct.c_bool, [ct.POINTER(_Service), PTR]),
         "ft_service_tasks": (_Tasks, [ct.POINTER(_Service)]),
         "ft_saver_start": (ct.c_bool, [PTR, ct.POINTER(_Service), PTR, PTR]),
         "ft_saver_tasks": (_Tasks, [PTR]),
@@ -156,8 +159,10 @@ def make_record(device: str, key: bytes | None, boot: int) -> bytes:
 
 
 class CNode:
-    """`work` as in node.py, or the service on `memory` bytes, and banks beside it, where it is None; `areas`: its ft_storage
-    for models."""
+    """`work` as in node.py, or the service on `memory` bytes, and banks beside it, where it is None.
+
+    `storage`: for samples; `areas`: the ft_storage for models.
+    """
 
     def __init__(
         self,
@@ -176,6 +181,7 @@ class CNode:
         record: bytes | None = None,
         storage_fails: bool = False,
         areas: Any = None,
+        storage: Flash | None = None,
     ) -> None:
         self.stream = stream
         self.done: list[int] = []
@@ -205,6 +211,9 @@ class CNode:
             lib.ft_service_start(self._service, self._memory, memory, None)
             if banks:
                 assert self.add_banks(*banks) == 0
+            if storage is not None:
+                self._storage = storage
+                lib.ft_service_store_samples(self._service, ct.byref(storage.table))
             self._tasks = lib.ft_service_tasks(self._service)
             if areas is not None:
                 self._saver = ct.create_string_buffer(SAVER_BYTES)

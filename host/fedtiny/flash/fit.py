@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedtiny.boards import Board, node_banks, refuse_training
+from fedtiny.boards import Board, refuse_training
 from fedtiny.config import Config, load_config, method_of
 from fedtiny.federation.tasks import Load
+from fedtiny.fleet.fitting import room_on
 from fedtiny.fleet.planning import refuse_what_does_not_fit
 from fedtiny.runfolder import BLOB, CONFIG, RunFolder
 from fedtiny_export.blob import read_blob
@@ -28,18 +29,7 @@ def refuse_unfit(
     if work == "train":
         refuse_training(board, force=force, how=f"fedtiny build {board.name} --model {model} --force")
     blob, config = _read(model, settings)
-    banks = node_banks(board)
-    name, most = next(iter(banks.items()))
-    if board.built_by == "PlatformIO" and board.platformio and board.platformio.memory_bytes:
-        most = board.platformio.memory_bytes
-        name = next(bank for bank, size in banks.items() if size >= most)
-    room = most - len(blob) - samples_bytes
-    if room <= 0:
-        raise PlanError(
-            f"{board.name} has {most:,} bytes for it in its bank {name}, and the model's own {len(blob):,} with "
-            f"{samples_bytes:,} of samples leave no room to work in. Take a smaller model, a lower density or a board "
-            "with more memory."
-        )
+    name, room = room_on(board, len(blob), samples_bytes)
     limit = f"{board.name}, beside its samples and the model's own bytes,"
     if work == "infer":
         _refuse_inference(blob, limit, room)
