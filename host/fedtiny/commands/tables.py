@@ -95,7 +95,7 @@ def print_verification(found: dict[str, Any]) -> None:
             continue
         if "parts_at" in row:
             parting.append(f"{row['precision']} {name} first differs from the definition at {row['parts_at']}")
-        if head != (head := f"{row["precision"]} vs {row["against"]}"):
+        if head != (head := f"{row['precision']} vs {row['against']}"):
             table.add_row(f"[bold]{head}[/]")
         equal = row["precision"] == "int8" and row.get("bits")
         table.add_row(
