@@ -28,6 +28,7 @@ ALLOWED = {
     "infer_boards": {"boards", "emulation"},
     "verify": {"boards", "infer_boards"},
     "modelsource": {"config", "data", "runfolder"},
+    "modelplan": {"boards", "flash", "fleet", "modelsource"},
     "runfolder": set[str](),
     "journal": {"federation", "pruning"},
     "report": {"runfolder"},
@@ -42,7 +43,9 @@ ALLOWED = {
     "doctor": {"boards", "emulation", "flash"},
     "study": {"config", "experiment", "result", "report"},
     "testing": {"config", "experiment", "federation", "fleet"},
-    "commands": {"boards", "doctor", "flash", "fleet", "link", "modelsource", "newboard", "report", "study", "verify"},
+    "commands": {
+        "boards", "doctor", "flash", "fleet", "link", "modelplan", "modelsource", "newboard", "report", "study", "verify",
+    },
     "bench": {"boards", "emulation", "models", "federation", "fleet", "link"},
     "__main__": {"cli"},
     "cli": {

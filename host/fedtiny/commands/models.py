@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from fedtiny.commands import AsJson, command, print_json
+from fedtiny.commands import WRONG, AsJson, command, print_json, say
 from fedtiny_export.errors import ConfigError
 
 DIFFERS = 1  # exit code
+
+
+class Purpose(StrEnum):
+    """What a model is to do on a board."""
+
+    INFER = "infer"
+    INFER_INT8 = "infer-int8"
+    TRAIN = "train"
+
 
 Model = Annotated[Path, typer.Argument(metavar="RUN | FILE", help="A run's folder, or a .tflite, .onnx or .ftm file.")]
 Samples = Annotated[
@@ -24,6 +34,7 @@ def add_to(app: typer.Typer) -> None:
     """Puts these commands into the whole."""
     app.command("export")(export)
     app.command("verify")(verify)
+    app.command("plan")(plan)
 
 
 @command
@@ -138,3 +149,48 @@ def verify(
         print_verification(found.as_json())
     if not found.good:
         raise typer.Exit(DIFFERS)
+
+
+@command
+def plan(
+    model: Model,
+    board: Annotated[str, typer.Option(metavar="BOARD", help="A board's name (fedtiny boards), or its file.")],
+    work: Annotated[
+        list[Purpose] | None,
+        typer.Option("--for", help="What it is to do there; may be repeated.", show_default="all that it can"),
+    ] = None,
+    samples: Samples = None,
+    data_dir: DataDir = None,
+    boards: Annotated[Path | None, typer.Option(help="Folder of board files of your own.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate flash, RAM by bank, time and energy class of a model on a board, before anything is built or flashed.
+
+    What does not fit is refused with what would make it fit. [bold]fedtiny plan RUN --board nucleo_f446re[/]
+    """
+    from fedtiny.boards import load_board
+    from fedtiny.modelplan import plan_model
+    from fedtiny.modelsource import open_source
+
+    its = load_board(board, boards)
+    source = open_source(model, samples=samples, data_dir=data_dir)
+    wanted = [purpose.value for purpose in work or []]
+    if not wanted:
+        whole = source.loaded.network.int8
+        wanted = ["infer-int8"] if whole else ["infer"]
+        if not whole and (samples is not None or source.run is not None):
+            wanted.append("infer-int8")
+        if source.loaded.training is not None:
+            wanted.append("train")
+    rows = plan_model(source, its, wanted)
+    if as_json:
+        print_json({"model": source.name, "board": its.name, "works": [row.as_json() for row in rows]})
+    else:
+        from fedtiny.commands.tables import print_plans
+
+        print_plans([row.as_json() for row in rows])
+    problems = [row.problem for row in rows if row.problem]
+    for problem in problems:
+        say(f"fedtiny: {problem}")
+    if problems:
+        raise typer.Exit(WRONG)

@@ -114,3 +114,21 @@ def print_verification(found: dict[str, Any]) -> None:
     if found["points_lost_to_int8"] is not None:
         console.print(f"int8 loses {found['points_lost_to_int8']:.1f} points of accuracy")
     console.print("[green]every runtime computes the model[/]" if found["good"] else "[red]runtimes differ[/]")
+
+
+def print_plans(rows: Sequence[dict[str, Any]]) -> None:
+    """What a model takes of a board."""
+    table = _columns("work", "model in flash", "RAM", "instructions", "time", "energy", "")
+    for column in table.columns[1:6]:
+        column.justify = "right"
+    for row in rows:
+        ram = ", ".join(f"{used:,} of {row['banks'][bank]:,} {bank}" for bank, used in row["ram"].items())
+        flash = f"{row['model_flash_bytes']:,}" if row["model_flash_bytes"] else "-"
+        seconds = "-" if row["seconds"] is None else f"{1000 * row['seconds']:,.1f} ms"
+        fits = "[green]fits[/]" if row["fits"] else "[red]does not fit[/]"
+        table.add_row(row["work"], flash, ram, f"{row['instructions']:,}", seconds, row["energy_class"] or "-", fits)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        "Estimates for one sample, at one instruction per cycle. Energy: A below 0.1 mJ, B 1, C 10, D 100, E above."
+    )
