@@ -93,8 +93,10 @@ def _inference(network: Network, board: Board, work: str) -> Work:
             f"{_smaller(network, max(banks.values(), default=0))}"
         )
     elif flash is not None and constants > flash:
-        problem = f"{work} takes {constants:,} bytes of flash, and {board.name} has {flash:,}. " + (
-            "A lower density stores less." if network.int8 else "int8 takes a quarter; a lower density stores less."
+        smaller = "A lower density stores less" if network.int8 else "int8 takes a quarter (--for infer-int8)"
+        problem = (
+            f"{work} takes {constants:,} bytes of flash, and {board.name}'s file gives a program {flash:,}. {smaller}; "
+            "where a node's storage takes the rest, a board file for inference alone may give the program more."
         )
     instructions = round(_cost(INSTRUCTIONS[_kind(board), "int8" if network.int8 else "float32"], *_work(network)))
     return Work(

@@ -44,7 +44,8 @@ ALLOWED = {
     "study": {"config", "experiment", "result", "report"},
     "testing": {"config", "experiment", "federation", "fleet"},
     "commands": {
-        "boards", "doctor", "flash", "fleet", "link", "modelplan", "modelsource", "newboard", "report", "study", "verify",
+        "boards", "doctor", "flash", "fleet", "link", "modelplan", "modelsource", "newboard", "report", "study",
+        "verify",
     },
     "bench": {"boards", "emulation", "models", "federation", "fleet", "link"},
     "__main__": {"cli"},

@@ -118,15 +118,23 @@ def print_verification(found: dict[str, Any]) -> None:
 
 def print_plans(rows: Sequence[dict[str, Any]]) -> None:
     """What a model takes of a board."""
-    table = _columns("work", "model in flash", "RAM", "instructions", "time", "energy", "")
+    table = _columns("work", "flash", "RAM", "of bank", "instructions", "ms", "energy", "")
+    for column in table.columns:
+        column.no_wrap = True
     for column in table.columns[1:6]:
         column.justify = "right"
     for row in rows:
-        ram = ", ".join(f"{used:,} of {row['banks'][bank]:,} {bank}" for bank, used in row["ram"].items())
-        flash = f"{row['model_flash_bytes']:,}" if row["model_flash_bytes"] else "-"
-        seconds = "-" if row["seconds"] is None else f"{1000 * row['seconds']:,.1f} ms"
-        fits = "[green]fits[/]" if row["fits"] else "[red]does not fit[/]"
-        table.add_row(row["work"], flash, ram, f"{row['instructions']:,}", seconds, row["energy_class"] or "-", fits)
+        ((bank, used),) = row["ram"].items()
+        table.add_row(
+            row["work"],
+            f"{row['model_flash_bytes']:,}" if row["model_flash_bytes"] else "-",
+            f"{used:,}",
+            f"{row['banks'][bank]:,} {bank}",
+            f"{row['instructions']:,}",
+            "-" if row["seconds"] is None else f"{1000 * row['seconds']:,.1f}",
+            row["energy_class"] or "-",
+            "[green]fits[/]" if row["fits"] else "[red]refused[/]",
+        )
     console = Console(highlight=False)
     console.print(table)
     console.print(
