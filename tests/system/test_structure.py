@@ -25,6 +25,10 @@ ALLOWED = {
     "boards": set[str](),
     "emulation": {"boards"},
     "images": {"boards", "emulation"},
+    "infer_boards": {"boards", "emulation"},
+    "verify": {"boards", "infer_boards"},
+    "modelsource": {"config", "data", "runfolder"},
+    "modelplan": {"boards", "flash", "fleet", "modelsource"},
     "runfolder": set[str](),
     "journal": {"federation", "pruning"},
     "report": {"runfolder"},
@@ -39,7 +43,10 @@ ALLOWED = {
     "doctor": {"boards", "emulation", "flash"},
     "study": {"config", "experiment", "result", "report"},
     "testing": {"config", "experiment", "federation", "fleet"},
-    "commands": {"boards", "doctor", "flash", "fleet", "link", "newboard", "report", "study"},
+    "commands": {
+        "boards", "doctor", "flash", "fleet", "link", "modelplan", "modelsource", "newboard", "report", "study",
+        "verify",
+    },
     "bench": {"boards", "emulation", "models", "federation", "fleet", "link"},
     "__main__": {"cli"},
     "cli": {
