@@ -88,7 +88,7 @@ def build(board: Board, folder: Path, *, variant: str | None = None, optimise: s
     """The program that runs blobs from files, for a board. `variant`: of the kernels; None: the board's own."""
     kernels = emulation.infer_sources(board.toolchain.variant if variant is None else variant)
     sources = [root() / "firmware" / "port" / "infer" / "main.c", *kernels]
-    return emulation.build(board, sources, out=folder / "infer.elf", optimise=optimise, flags=emulation.infer_flags())
+    return emulation.build(board, sources, out=folder / "infer.elf", optimise=optimise, flags=emulation.infer_flags(board))
 
 
 def _samples_at_once(board: Board, program: Program, one: int) -> int:

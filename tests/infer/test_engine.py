@@ -79,7 +79,7 @@ def test_a_tenth_of_the_weights_takes_a_quarter_of_the_flash() -> None:
     program = pack(thin)
     assert np.array_equal(run(program, x)[thin.outputs[0]], simulate.run(thin, x)[thin.outputs[0]])
     assert len(program.blob) < len(pack(network).blob) / 4
-    assert [step.code for step in program.steps].count(Code.SPARSE_CONV_S8) == 8
+    assert [step.code for step in program.steps].count(Code.SPARSE_CONV_S8) >= 8
 
 
 def test_a_layer_is_held_pruned_where_that_is_less_work() -> None:

@@ -43,7 +43,7 @@ _HEADER_TEXT = """\
  *     {name}_run(arena);
  *     ... read {name}_output(arena) ...
  *
- * A run may overwrite its input. Constants take {constants:,} bytes of flash, kernels and code beside. */
+ * A run may overwrite its input. GCC for RISC-V: -fno-schedule-insns, or sums do not stay in registers. Constants take {constants:,} bytes of flash, kernels and code beside. */
 #ifndef {guard}_H
 #define {guard}_H
 

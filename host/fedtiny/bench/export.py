@@ -17,7 +17,7 @@ import numpy as np
 from fedtiny import infer_boards
 from fedtiny.bench import builds, cases
 from fedtiny.bench.suite import Config, Goal, Peer, Say, Suite, Take
-from fedtiny.emulation import compile_command, need_tools
+from fedtiny.emulation import compile_command, infer_flags, need_tools
 from fedtiny_export.errors import ConfigError
 from fedtiny_export.infer.c_out import to_c
 from fedtiny_export.infer.from_graph import from_model
@@ -99,8 +99,9 @@ def _config(name: str, density: float, target: str | None = None) -> Config:
     config: Config = {"model": name, "density": density, "dtype": "int8"}
     if target is None:
         return config
-    machine = builds.board_of(TARGETS[target]).toolchain.machine
-    return config | {"target": target, "board": TARGETS[target], "flags": [*machine, infer_boards.OPTIMISE]}
+    board = builds.board_of(TARGETS[target])
+    machine, extra = board.toolchain.machine, [flag for flag in infer_flags(board) if not flag.startswith("-I")]
+    return config | {"target": target, "board": TARGETS[target], "flags": [*machine, infer_boards.OPTIMISE, *extra]}
 
 
 def _instructions(name: str, target: str, density: float, variant: str | None = None) -> Entry:
