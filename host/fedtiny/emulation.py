@@ -53,8 +53,8 @@ def infer_sources(variant: str = "") -> list[Path]:
 
 
 def infer_flags(board: Board) -> list[str]:
-    """Where the inference engine's header is, and for RISC-V what keeps its sums in registers: GCC's scheduler would load
-    all samples of a tile before it multiplies the first."""
+    """Where the inference engine's header is, and for RISC-V what keeps its sums in registers: GCC's scheduler would
+    load all samples of a tile before it multiplies the first."""
     scheduler = ["-fno-schedule-insns"] if board.core.startswith("rv32") else []
     return [f"-I{root() / 'firmware' / 'infer'}", *scheduler]
 

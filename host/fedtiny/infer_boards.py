@@ -1,4 +1,4 @@
-"""The inference engine on emulated boards: the C that a board runs, fed by files, and exact counts of its instructions."""
+"""The inference engine on emulated boards: the C that a board runs, fed by files; exact counts of instructions."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class BoardRun:
-    """`outputs` by tensor, as the engine on this computer gives them. Where instructions were counted: those of one whole
-    run, the most that any sample took; with `every` those of each step for the first sample instead."""
+    """`outputs` by tensor, as the engine on this computer gives them. Where instructions were counted: those of one
+    whole run, the most that any sample took; with `every` those of each step for the first sample instead."""
 
     outputs: dict[int, Array]
     instructions: int | None = None
@@ -88,7 +88,9 @@ def build(board: Board, folder: Path, *, variant: str | None = None, optimise: s
     """The program that runs blobs from files, for a board. `variant`: of the kernels; None: the board's own."""
     kernels = emulation.infer_sources(board.toolchain.variant if variant is None else variant)
     sources = [root() / "firmware" / "port" / "infer" / "main.c", *kernels]
-    return emulation.build(board, sources, out=folder / "infer.elf", optimise=optimise, flags=emulation.infer_flags(board))
+    return emulation.build(
+        board, sources, out=folder / "infer.elf", optimise=optimise, flags=emulation.infer_flags(board)
+    )
 
 
 def _samples_at_once(board: Board, program: Program, one: int) -> int:

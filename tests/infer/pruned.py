@@ -48,7 +48,9 @@ def wide_convolution(random: np.random.Generator, density: float) -> Network:
     weight = np.where(random.random(weight.shape) < density, weight, 0).astype(np.int8)
     x = b.activation("x", shape, np.dtype(np.int8), source)
     w = b.constant("w", weight, quantization(scales, 0))
-    bias = b.constant("b", random.integers(-8000, 8001, out).astype(np.int32), quantization(scales * source.scale[0], 0))
+    bias = b.constant(
+        "b", random.integers(-8000, 8001, out).astype(np.int32), quantization(scales * source.scale[0], 0)
+    )
     fields = {"kernel": kernel, "stride": stride, "dilation": dilation, "padding": padding}
     made = Operator(Kind.CONV2D, (x, w, bias), (0,), **fields)  # type: ignore[arg-type]
     # from results of a hundredth of the range to ones far outside of it, so that shifts go both ways

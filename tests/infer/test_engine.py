@@ -43,7 +43,9 @@ def test_a_kernel_gives_what_litert_gives(kind: Kind, dtype: str) -> None:
         network = one_operator(kind, dtype, random)
         x = samples(network, 2, random)
         wanted = litert_outputs(network, x)
-        for hold in ("dense", "sparse") if dtype == "int8" and kind in (Kind.CONV2D, Kind.FULLY_CONNECTED) else ("dense",):
+        for hold in (
+            ("dense", "sparse") if dtype == "int8" and kind in (Kind.CONV2D, Kind.FULLY_CONNECTED) else ("dense",)
+        ):
             assert same(engine(network, x, hold).reshape(wanted.shape), wanted), f"network {seed}, held {hold}"
 
 
@@ -83,9 +85,13 @@ def test_a_tenth_of_the_weights_takes_a_quarter_of_the_flash() -> None:
 
 
 def test_a_layer_is_held_pruned_where_that_is_less_work() -> None:
-    random = np.random.default_rng(1)
-    dense, thin = wide_convolution(random, 1.0), wide_convolution(random, 0.1)
-    assert [pack(network).steps[0].code for network in (dense, thin)] == [Code.CONV_S8, Code.SPARSE_CONV_S8]
+    """Over 40 shapes: small ones gain even with all of their weights."""
+
+    def pruned_layers(density: float) -> int:
+        codes = [pack(wide_convolution(np.random.default_rng(seed), density)).steps[0].code for seed in range(40)]
+        return codes.count(Code.SPARSE_CONV_S8)
+
+    assert pruned_layers(1.0) < 25 < 35 < pruned_layers(0.2) <= pruned_layers(0.05)
 
 
 def test_what_the_engine_lacks_is_named_all_at_once() -> None:
@@ -122,8 +128,7 @@ def test_a_damaged_program_and_a_wrong_input_are_refused_in_one_line() -> None:
         run(program, x[:1])
 
 
-def test_the_arena_holds_no_two_buffers_in_one_place() -> None:
-    """Every operator reads what was written for it: the bits say so; and little more is taken than must live at once."""
+def test_resnet8_and_ds_cnn_fit_the_ram_that_is_promised() -> None:
     network = from_tflite(model_bytes("pretrainedResnet_quant"))
     assert pack(network).arena_bytes <= 55 * 1024
     assert pack(from_tflite(model_bytes("kws_ref_model"))).arena_bytes <= 22_800

@@ -77,13 +77,23 @@ def test_a_whole_model_gives_the_bits_of_this_computer_after_every_operator(
     assert len(found.steps) == len(program.steps)
 
 
-@pytest.mark.parametrize(("name", "variant"), [("qemu-netduinoplus2", ""), ("qemu-netduinoplus2", "m4"), ("qemu-rv32", "")])
+@pytest.mark.parametrize(
+    ("name", "variant"), [("qemu-netduinoplus2", ""), ("qemu-netduinoplus2", "m4"), ("qemu-rv32", "")]
+)
 def test_the_engine_calls_no_system_and_owns_no_memory(name: str, variant: str, tmp_path: Path) -> None:
     board = need(load_board(name))
     symbols: list[tuple[str, str]] = []
     for source in infer_sources(variant):
         out = tmp_path / f"{source.name}.o"
-        command = [*compile_command(board, optimise="-Os"), *infer_flags(board), "-Werror", "-c", str(source), "-o", str(out)]
+        command = [
+            *compile_command(board, optimise="-Os"),
+            *infer_flags(board),
+            "-Werror",
+            "-c",
+            str(source),
+            "-o",
+            str(out),
+        ]
         subprocess.run(command, check=True)
         told = subprocess.run([board.toolchain.prefix + "nm", out], capture_output=True, text=True, check=True).stdout
         symbols += [(words[-2], words[-1]) for line in told.splitlines() if len(words := line.split()) >= 2]

@@ -19,7 +19,7 @@ DENSE_LAYER_COST, SPARSE_LAYER_COST = 1.6, 6.0
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`hold`: "by_cost" holds a layer pruned where that takes fewer instructions; "dense" never, "sparse" wherever it can.
+    """`hold`: "by_cost" holds a layer pruned where that takes fewer instructions, "dense" never, "sparse" where it can.
     `band_bytes`: scratch that a sparse convolution may take; less of it means narrower bands, and more time."""
 
     hold: str = "by_cost"
@@ -79,7 +79,7 @@ def dense_layer_is_sparse(weight: Array, options: Options) -> bool:
     """Whether a fully connected layer is held pruned. weight: (O, I)."""
     if options.hold != "by_cost":
         return options.hold == "sparse"
-    return np.count_nonzero(weight) * SPARSE_LAYER_COST < weight.size * DENSE_LAYER_COST
+    return int(np.count_nonzero(weight)) * SPARSE_LAYER_COST < weight.size * DENSE_LAYER_COST
 
 
 def _geometry(numbers: dict[str, int], half: int) -> tuple[int, int, int]:
@@ -99,6 +99,10 @@ def _planes(numbers: dict[str, int], half: int) -> int:
 def _fits(numbers: dict[str, int], half: int) -> bool:
     """What check.c wants of a blob."""
     rows, _, row = _geometry(numbers, half)
-    most = (2 * half * numbers["sh"] + numbers["kh"] * numbers["dh"]) * (numbers["yw"] + 4 + numbers["kw"] * numbers["dw"])
+    most = (2 * half * numbers["sh"] + numbers["kh"] * numbers["dh"]) * (
+        numbers["yw"] + 4 + numbers["kw"] * numbers["dw"]
+    )
     depth = math.prod(numbers[name] for name in ("kh", "kw", "xc"))
-    return rows * row * numbers["xc"] <= PLACES_MOST and most * numbers["sw"] * numbers["xc"] <= 1 << 24 and depth <= 32767
+    return (
+        rows * row * numbers["xc"] <= PLACES_MOST and most * numbers["sw"] * numbers["xc"] <= 1 << 24 and depth <= 32767
+    )

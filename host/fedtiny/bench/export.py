@@ -1,7 +1,7 @@
 """The rows of `bench export`: int8 inference by the engine that exported networks run on, beside what others take.
 
-Networks are MLPerf Tiny's ResNet8 and DS-CNN with drawn weights: instructions, RAM and flash depend on shapes and on which
-weights live, not on their values. A density counts every weight; first convolution and classifier stay dense.
+Networks are MLPerf Tiny's ResNet8 and DS-CNN with drawn weights: instructions, RAM and flash depend on shapes and on
+which weights live, not on their values. A density counts every weight; first convolution and classifier stay dense.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ PEERS = (
 
 @cache
 def program(name: str, density: float) -> Program:
-    """The named net with drawn weights, quantised on drawn samples, and packed. At density 1 every layer is held dense."""
+    """The named net with drawn weights, quantised on drawn samples, packed. At density 1 every layer is held dense."""
     model = cases.model(name, "batch")
     live = _masks(model, density)
     arrays = {key: array * live[key] if key in live else array for key, array in model.arrays.items()}
@@ -200,5 +200,5 @@ def _prepare(names: Sequence[str], folder: Path, say: Say) -> Iterator[tuple[str
 EXPORT = Suite(
     names=entries, prepare=_prepare, goals=GOALS, peers=PEERS, example="resnet8.s8.m4f",
     beside=("resnet8.s8.m4f.d0.1.arena_bytes", "resnet8.s8.dense.model_bytes"),
-    notes=("int8 with the bits of LiteRT's reference kernels; peers were counted in the same emulator (bench/peers.py).",),
+    notes=("int8 with the bits of LiteRT's reference kernels; peers were counted in the same emulator.",),
 )  # fmt: skip
