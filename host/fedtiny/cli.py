@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fedtiny.commands import AsJson, boards, command, print_json, say
+from fedtiny.commands import AsJson, boards, command, print_json, say, study
 from fedtiny_export.errors import ConfigError, FedtinyError
 
 if TYPE_CHECKING:
@@ -350,6 +350,7 @@ def bench_export(
 
 
 boards.add_to(app)
+app.add_typer(study.app, name="study")
 
 
 def _bench(suite: Suite, only: str | None, *, as_json: bool) -> None:
@@ -381,7 +382,8 @@ def _begin(source: str, flags: dict[str, Any], settings: list[str], out: Path | 
     from fedtiny.progress import Display
     from fedtiny.runfolder import CONFIG, JOURNAL, RunFolder
 
-    config = load_config(source, dict(map(parse_override, settings)) | flags)
+    own = _settings_of_file(source, flags.get("fleet.file"))
+    config = load_config(source, own | dict(map(parse_override, settings)) | flags)
     folder = RunFolder.create(out) if out is not None else RunFolder.fresh(f"{config.name}-s{config.seed}")
     began = False
     try:
@@ -395,6 +397,28 @@ def _begin(source: str, flags: dict[str, Any], settings: list[str], out: Path | 
     finally:
         if not began:
             folder.discard()
+
+
+def _settings_of_file(source: str, file: str | None) -> dict[str, object]:
+    """What a fleet file sets of a run on its nodes, shown: flags and -s win."""
+    from fedtiny.config import load_config, value_of
+    from fedtiny.fleet import file_settings
+
+    found = file_settings(file) if file else {}
+    if not found:
+        return {}
+    preset = load_config(source)
+    try:
+        config = load_config(source, found)
+    except ConfigError as problem:
+        raise ConfigError(f"{file}: [settings]: {problem}") from None
+    changed = {key: value_of(config, key) for key in found if value_of(config, key) != value_of(preset, key)}
+    say(f"{Path(str(file)).name} sets {', '.join(f'{key}={_word(value)}' for key, value in changed.items())}")
+    return found
+
+
+def _word(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _go_on(run: Path, flags: dict[str, Any], settings: list[str], *, as_json: bool) -> None:

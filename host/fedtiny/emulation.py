@@ -82,6 +82,11 @@ def wire_sources(*, forward_secrecy: bool = False) -> list[Path]:
     ]
 
 
+def capture_sources() -> list[Path]:
+    """Rings and windows for applications that take their own samples."""
+    return sorted((root() / "firmware" / "src" / "capture").glob("*.c"))
+
+
 def wire_flags() -> list[str]:
     """What the compiler needs to find the wire's library."""
     return [f"-I{root() / 'firmware' / 'lib' / 'monocypher'}"]

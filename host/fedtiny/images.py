@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedtiny import emulation
 from fedtiny.boards import Board, Node, root
 from fedtiny.emulation import build, core_sources, need_tools, wire_flags, wire_sources
 from fedtiny_export.errors import ConfigError
@@ -44,6 +47,33 @@ def build_node(board: Board, out: Path, *, optimise: str = "-Os", flags: Sequenc
     build(board, sources, out=out, optimise=optimise, defines=defines, flags=[*wire_flags(), *flags])
     _sign(out)
     return out
+
+
+def kept_node(board: Board, folder: Path) -> Path:
+    """Where the node image of today's sources and board file lies in `folder`, once it was built."""
+    firmware = root() / "firmware"
+    told = hashlib.sha256(repr(board).encode() + Path(__file__).read_bytes() + Path(emulation.__file__).read_bytes())
+    for part in ("include", "src", "lib", "port"):
+        for path in sorted((firmware / part).rglob("*.*")):
+            told.update(f"{path.relative_to(firmware)}\0".encode() + path.read_bytes())
+    return folder / f"{board.name}-{told.hexdigest()[:12]}.elf"
+
+
+def keep_node(board: Board, folder: Path) -> Path:
+    """The node image in `folder`, built if it is not there yet; those of older sources go. Raises ConfigError."""
+    image = kept_node(board, folder)
+    if image.is_file():
+        return image
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as workshop:
+            os.replace(build_node(board, Path(workshop) / "node.elf"), image)
+        for old in folder.glob(f"{board.name}-{'?' * 12}.elf"):
+            if old != image:
+                old.unlink(missing_ok=True)
+    except OSError as problem:
+        raise ConfigError(f"cannot keep an image in {folder}: {problem.strerror}.") from None
+    return image
 
 
 def _sign(elf: Path) -> None:

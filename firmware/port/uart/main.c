@@ -58,7 +58,9 @@ int main(int argc, char **argv)
     for (uint32_t i = 0; i < sizeof facts.firmware; i++)
         facts.firmware[i] = image_mark[8 + i];
     ft_service_start(&service, memory, bytes, NULL);
-    if (ft_saver_start(&saver, &service, &wire, board_areas(name)))
+    const ft_storage *areas = board_areas(name);
+    ft_service_store_samples(&service, areas);
+    if (ft_saver_start(&saver, &service, &wire, areas))
         say("the last model is here\r\n");
     if (ft_wire_start(&wire, &port, &facts, ft_saver_tasks(&saver)) != FT_OK)
         say("the record cannot be stored, and without a new boot counter no session would be safe: this node stays silent\r\n");

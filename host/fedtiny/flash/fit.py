@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedtiny.boards import Board, node_banks, refuse_training
-from fedtiny.config import Config, load_config
+from fedtiny.boards import Board, refuse_training
+from fedtiny.config import Config, load_config, method_of
 from fedtiny.federation.tasks import Load
+from fedtiny.fleet.fitting import room_on
 from fedtiny.fleet.planning import refuse_what_does_not_fit
-from fedtiny.pruning import FedTiny
 from fedtiny.runfolder import BLOB, CONFIG, RunFolder
 from fedtiny_export.blob import read_blob
 from fedtiny_export.core import NodeConfig, plan
@@ -29,16 +29,7 @@ def refuse_unfit(
     if work == "train":
         refuse_training(board, force=force, how=f"fedtiny build {board.name} --model {model} --force")
     blob, config = _read(model, settings)
-    name, most = next(iter(node_banks(board).items()))
-    if board.built_by == "PlatformIO" and board.platformio and board.platformio.memory_bytes:
-        most = board.platformio.memory_bytes
-    room = most - len(blob) - samples_bytes
-    if room <= 0:
-        raise PlanError(
-            f"{board.name} has {most:,} bytes for it in its bank {name}, and the model's own {len(blob):,} with "
-            f"{samples_bytes:,} of samples leave no room to work in. Take a smaller model, a lower density or a board "
-            "with more memory."
-        )
+    name, room = room_on(board, len(blob), samples_bytes)
     limit = f"{board.name}, beside its samples and the model's own bytes,"
     if work == "infer":
         _refuse_inference(blob, limit, room)
@@ -72,11 +63,9 @@ def _read(model: Path, settings: Sequence[str]) -> tuple[bytes, Config]:
 
 def _load(blob: bytes, config: Config) -> Load:
     """What the run's server would have a node load."""
-    train, pruning, saved = config.train, config.pruning, read_blob(blob)
-    topk = 0
-    if pruning.method == "fedtiny":
-        method = FedTiny(**pruning.model_dump(exclude={"method"}), last_layers=train.last_layers)
-        topk = method.topk_max(saved.graph, {saved.graph.layer_names.index(n): m for n, m in saved.masks.items()})
+    train, saved = config.train, read_blob(blob)
+    masks = {saved.graph.layer_names.index(name): mask for name, mask in saved.masks.items()}
+    topk = method_of(config).topk_max(saved.graph, masks)
     return Load(
         blob=blob,
         micro_batch=train.micro_batch,
