@@ -76,6 +76,7 @@ class Lab:
             self._fleet.close()
 
     def _opened(self) -> Fleet:
+        from fedtiny.fleet.emulated import prepare
         from fedtiny.fleet.native import NativeFleet
         from fedtiny.fleet.wire import WireFleet
 
@@ -83,6 +84,7 @@ class Lab:
             self._fleet = NativeFleet(self.names)
         elif self._fleet is None:
             assert self._roster is not None
+            prepare(self._roster, self.names)
             able = [name for name in self.names if self._has_key(name)]
             self._fleet = WireFleet(self._roster, able)
         assert self._fleet is not None
