@@ -77,6 +77,10 @@ class GraphModule(nn.Module):
         moments: Moments = []
         return self._run(x, moments), moments
 
+    def operate(self, op: Op, source: Tensor, params: list[Tensor | None]) -> Tensor:
+        """One operator that is neither an addition nor a batch norm."""
+        return _FORWARD[op.kind](op, source, params)
+
     def _tensor(self, key: str) -> Tensor | None:
         return self._parameters[key] if key in self._parameters else self._buffers[key]
 
@@ -97,7 +101,7 @@ class GraphModule(nn.Module):
                 # Not F.batch_norm, which refuses a single element per channel.
                 out = torch.batch_norm(source, gamma, beta, mean, var, batch_statistics, 0.0, op.eps, False)
             else:
-                out = _FORWARD[op.kind](op, source, params)
+                out = self.operate(op, source, params)
             values[op.output] = out
         return values[self.graph.output].flatten(1)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fedtiny.commands import AsJson, boards, command, print_json, say
+from fedtiny.commands import AsJson, boards, command, print_json, say, study
 from fedtiny_export.errors import ConfigError, FedtinyError
 
 if TYPE_CHECKING:
@@ -333,6 +333,7 @@ def bench_wire(
 
 
 boards.add_to(app)
+app.add_typer(study.app, name="study")
 
 
 def _bench(suite: Suite, only: str | None, *, as_json: bool) -> None:

@@ -17,7 +17,9 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from fedtiny.pruning.catalog import check_name, make_method
 from fedtiny.pruning.density import Rule
+from fedtiny.pruning.method import Method
 from fedtiny.pruning.progressive import Granularity
 from fedtiny_export.errors import ConfigError
 
@@ -39,7 +41,9 @@ class DataSettings(Section):
 class ModelSettings(Section):
     name: str = Field("resnet-mini", description="a reference model by name")
     width: int | None = Field(None, ge=1, le=512, description="channels of the first stage; the default is the model's")
-    norm: Literal["batch", "group"] = Field("batch", description="normalisation: over the micro-batch, or per sample")
+    norm: Literal["batch", "group", "standardised"] = Field(
+        "batch", description="over the micro-batch, per sample, or per sample with standardised weights"
+    )
 
 
 class FleetSettings(Section):
@@ -81,14 +85,18 @@ class TrainSettings(Section):
     last_layers: int = Field(
         0, ge=0, le=1000, description="only the last so many layers train; what is before them stays; 0 = all"
     )
+    augment: Literal["none", "shift", "crop-flip"] = Field(
+        "none", description="how samples are varied in training, never in measuring; only simulated nodes do it"
+    )
     lean: bool = Field(False, description="convolutions row by row on a node: less memory, slower, the same bits")
 
 
 class PruningSettings(Section):
-    method: Literal["fedtiny", "fedavg"] = Field("fedtiny", description="fedavg prunes nothing")
+    method: str = Field("fedtiny", description="a method by name, or a class of your own as path/file.py:Name")
     density: float = Field(0.05, gt=0, le=1, description="share of all convolution and linear weights that live")
     rule: Rule = Field("fedtiny", description="how the density is shared out among the layers")
     selection: bool = Field(True, description="whether the nodes choose among candidates; else the magnitude mask")
+    adaptation: bool = Field(True, description="whether candidates are judged with batch norms measured for each")
     pool_size: int = Field(0, ge=0, le=10_000, description="candidates; 0 = the published 0.1 / density")
     spread: float = Field(0.5, ge=0, lt=1, description="how far a candidate's layer densities lie apart")
     progressive: bool = Field(True, description="whether masks change while training")
@@ -96,6 +104,9 @@ class PruningSettings(Section):
     stop_round: int = Field(100, ge=1, le=100_000, description="no adjustment after this round")
     granularity: Granularity = Field("block", description="what one adjustment changes")
     score_batches: int = Field(4, ge=1, le=10_000, description="mini-batches that a node's top-K gradients average")
+    options: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="what only this method knows, such as {temperature = 100.0} for grasp"
+    )
 
 
 class PretrainSettings(Section):
@@ -155,10 +166,21 @@ def load_config(source: str | Path, overrides: Mapping[str, object] | Iterable[s
 def make_config(table: Mapping[str, object], *, origin: str = "the settings") -> Config:
     """Settings from nested tables. Raises ConfigError; `origin` is what messages call the source."""
     try:
-        return Config.model_validate(dict(table))
+        config = Config.model_validate(dict(table))
+        check_name(config.pruning.method)
     except ValidationError as error:
         problems = "\n".join(_problem(dict(detail)) for detail in error.errors(include_url=False))
         raise ConfigError(f"{origin}: {problems}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from None
+    return config
+
+
+def method_of(config: Config) -> Method:
+    """The method that the settings name."""
+    pruning = config.pruning
+    settings = pruning.model_dump(exclude={"method", "options"}) | {"last_layers": config.train.last_layers}
+    return make_method(pruning.method, settings, pruning.options)
 
 
 def parse_override(text: str) -> tuple[str, object]:
@@ -207,6 +229,8 @@ def allowed(key: str) -> str:
     if kind is bool:
         return "true or false"
     words = "text"
+    if get_origin(kind) is dict:
+        return f"a table ({info.description})"
     if any(hasattr(rule, "pattern") for rule in info.metadata):
         return f"text ({info.description})"
     if kind in (int, int | None):
@@ -319,4 +343,6 @@ def _did_you_mean(given: str, choices: Iterable[str]) -> str:
 def _toml(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(each)}" for key, each in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

@@ -15,12 +15,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from fedtiny.boards import Board, board_files, load_board, node_banks, refuse_training
-from fedtiny.config import Config, keys, load_config, to_toml, value_of
+from fedtiny.config import Config, keys, load_config, method_of, to_toml, value_of
 from fedtiny.federation.records import Event, RoundRecord, Selection
 from fedtiny.federation.server import Server, ServerSettings, first_load, ignore, quorum_of
 from fedtiny.federation.tasks import Fleet, Load, NodeFailure, NodeReport, PutData, Report
 from fedtiny.journal import SqliteJournal
-from fedtiny.pruning import FedAvg, FedTiny, Method
+from fedtiny.pruning import FedTiny, Method, Public
 from fedtiny.runfolder import BLOB, CARD, CONFIG, JOURNAL, METRICS, ONNX, REPORT, RESULT, RunFolder
 from fedtiny_export.errors import ConfigError, FleetError
 from fedtiny_export.graph import Bits
@@ -94,6 +94,7 @@ class Experiment:
         self._fleet: Fleet | None = None
         self._ended = False
         self._server: Server | None = None
+        self.method = self._checked()
         self._names = fleet.nodes if fleet else node_names(config.fleet.kind, config.fleet.nodes, config.fleet.file)
         if len(self._names) != config.fleet.nodes:
             raise ConfigError(
@@ -107,6 +108,8 @@ class Experiment:
         shards = make_shards(data, self._dealt(rest))
         self.shards = dict(zip(self._names, shards, strict=True))
         watch("model")
+        if module is not None and type(self.method).width is not Method.width:
+            raise ConfigError(f"{self.method.name} chooses the width of a model by name: set model.name instead.")
         self._module = module if module is not None else self._built()
         self.model_name = config.model.name if module is None else type(module).__name__
 
@@ -178,13 +181,14 @@ class Experiment:
         """Pre-trains, opens the fleet, deals the data and has the nodes select; or goes on with the journal's run."""
         began = time.perf_counter()
         kept = self._journal.state
-        model, method, settings = self._start(fresh=kept is None), self._method(), self._settings()
+        model, settings, public = self._start(fresh=kept is None), self._settings(), self._public_samples()
         if self.config.fleet.kind == "wire" and self._given is None and kept is None:
-            self._refuse_unfit(first_load(model, method, settings))
+            self._refuse_unfit(first_load(model, self.method, settings, public))
         fleet = self._opened()
         server = Server(
             model=model,
-            method=method,
+            method=self.method,
+            public=public,
             fleet=fleet,
             settings=settings,
             evaluate=self._evaluate,
@@ -194,7 +198,7 @@ class Experiment:
         if kept is not None:
             server.restore(kept)
         else:
-            self._watch("selection" if self.config.pruning.method == "fedtiny" else "loading")
+            self._watch("selection" if isinstance(self.method, FedTiny) and self.method.selection else "loading")
             server.prepare()
             self._journal.prepared(server.state())
             self._journal.note("preparation_s", time.perf_counter() - began)
@@ -265,14 +269,22 @@ class Experiment:
         from fedtiny import models
 
         settings = self.config.model
-        return models.build(
-            settings.name,
-            input_shape=self.dataset.input_shape,
-            classes=self.dataset.classes,
-            width=settings.width,
-            norm=settings.norm,
-            seed=self.config.seed,
-        )
+
+        def built(width: int | None) -> torch.nn.Module:
+            return models.build(
+                settings.name,
+                input_shape=self.dataset.input_shape,
+                classes=self.dataset.classes,
+                width=width,
+                norm=settings.norm,
+                seed=self.config.seed,
+            )
+
+        def weights(width: int) -> int:
+            return models.count_weights(built(width))
+
+        own = settings.width or models.width_of(settings.name)
+        return built(self.method.width(own, weights))
 
     def _start(self, *, fresh: bool) -> Model:
         """The model that the server starts from; its numbers are about to be replaced where the run is no fresh one."""
@@ -341,11 +353,28 @@ class Experiment:
             problems = "\n".join(f"  {node}: {failure.reason}" for node, failure in lost.items())
             raise FleetError(f"{len(lost)} of {len(orders)} nodes took no data:\n{problems}")
 
-    def _method(self) -> Method:
-        settings = self.config.pruning
-        if settings.method == "fedavg":
-            return FedAvg()
-        return FedTiny(**settings.model_dump(exclude={"method"}), last_layers=self.config.train.last_layers)
+    def _public_samples(self) -> Public:
+        data = self.dataset
+        return Public(x=data.x_train[self._public], y=data.y_train[self._public], loss=self.config.train.loss)
+
+    def _checked(self) -> Method:
+        """The method. Raises ConfigError where this fleet, or this training, cannot do what it asks."""
+        config = self.config
+        method = method_of(config)
+        why = method.why_not(config.fleet.kind)
+        if why is not None:
+            raise ConfigError(f"{method.name} cannot run on a fleet of kind {config.fleet.kind}, because {why}.")
+        if config.train.augment != "none" and config.fleet.kind != "simulated":
+            raise ConfigError(
+                f"train.augment = {config.train.augment!r}: only simulated nodes vary their samples. Set "
+                "fleet.kind = simulated, or leave augmentation out."
+            )
+        if config.train.augment != "none" and config.run.bn_refresh == "train":
+            raise ConfigError(
+                "batch norms must not be measured on augmented samples: with train.augment, set "
+                "run.bn_refresh = measure."
+            )
+        return method
 
     def _settings(self) -> ServerSettings:
         train, run = self.config.train, self.config.run
@@ -363,6 +392,7 @@ class Experiment:
             upload=train.upload,
             lean=train.lean,
             last_layers=train.last_layers,
+            augment=train.augment,
             seed=self.config.seed,
             quorum=run.quorum,
             bn_refresh=run.bn_refresh,

@@ -152,8 +152,10 @@ def _tally(state: ServerState | None) -> dict[str, int]:
 
 def _write_state(transaction: sqlite3.Connection, state: ServerState) -> None:
     buffer = io.BytesIO()
-    masks = {f"mask/{layer}": mask for layer, mask in state.masks.items()}
-    np.savez(buffer, **{f"array/{name}": array for name, array in state.arrays.items()}, **masks)  # type: ignore[arg-type]
+    named: dict[str, Any] = {f"array/{name}": array for name, array in state.arrays.items()}
+    named |= {f"mask/{layer}": mask for layer, mask in state.masks.items()}
+    named |= {f"memory/{name}": array for name, array in state.memory.items()}
+    np.savez(buffer, **named)
     text = json.dumps(
         {
             "round": state.round,
@@ -180,4 +182,5 @@ def _read_state(text: str, arrays: bytes) -> ServerState:
         masks={int(key.removeprefix("mask/")): value for key, value in named.items() if key.startswith("mask/")},
         selection=selection,
         tally=fields["tally"],
+        memory={key.removeprefix("memory/"): value for key, value in named.items() if key.startswith("memory/")},
     )

@@ -1,9 +1,10 @@
 """Reference models in torch, of the size that a microcontroller trains. Loads torch: import it inside functions.
 
 Every model takes (n, C, H, W) float32, returns logits (n, classes) and is made of modules that export to the
-node's operators (firmware/BLOB.md). The residual net follows He et al. (arXiv 1512.03385), the depthwise
-separable one the keyword net of Zhang et al. (arXiv 1711.07128). `resnet8` and `ds-cnn` are the reference models of
-MLPerf Tiny (arXiv 2106.07597), without the biases and the dropout that a norm makes idle.
+node's operators (firmware/BLOB.md). The residual nets follow He et al. (arXiv 1512.03385), `vgg11` Simonyan and
+Zisserman (arXiv 1409.1556), the depthwise separable one the keyword net of Zhang et al. (arXiv 1711.07128). `resnet8`,
+`ds-cnn` and `autoencoder` are the reference models of MLPerf Tiny (arXiv 2106.07597), without the biases and the
+dropout that a norm makes idle. `resnet18` and `vgg11` are those of papers on federated pruning: no board holds them.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import difflib
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fedtiny_export.errors import ConfigError
+from fedtiny_export.ws_conv import WSConv2d
 
 Norm = Callable[[int], nn.Module]
 
-NORMS = ("batch", "group")
+NORMS = ("batch", "group", "standardised")
 GROUP_CHANNELS = 8  # channels per group of a group norm, where that divides
 
 
@@ -178,6 +182,47 @@ def _ds_cnn(shape: tuple[int, int, int], classes: int, width: int, norm: Norm) -
     return _named([*parts, *_head(width, classes)])
 
 
+def _resnet18(shape: tuple[int, int, int], classes: int, width: int, norm: Norm) -> nn.Module:
+    """With a stem of 3x3 and no pool behind it, as for maps of 32 x 32."""
+    w = width
+    parts: list[tuple[str, nn.Module]] = [("stem", _conv(shape[0], w, (3, 3), norm)), ("relu", nn.ReLU())]
+    for stage, (inputs, outputs, stride) in enumerate(
+        [(w, w, 1), (w, 2 * w, 2), (2 * w, 4 * w, 2), (4 * w, 8 * w, 2)], start=1
+    ):
+        parts += [
+            (f"stage{stage}a", _Residual(inputs, outputs, stride, norm)),
+            (f"stage{stage}b", _Residual(outputs, outputs, 1, norm)),
+        ]
+    return _named([*parts, *_head(8 * w, classes)])
+
+
+def _vgg11(shape: tuple[int, int, int], classes: int, width: int, norm: Norm) -> nn.Module:
+    """Eight convolutions and one linear layer; maps are halved after five of them, as far as they are larger than 1."""
+    parts: list[tuple[str, nn.Module]] = []
+    inputs, height, columns = shape
+    for i, (factor, pooled) in enumerate(
+        [(1, True), (2, True), (4, False), (4, True), (8, False), (8, True), (8, False), (8, True)], start=1
+    ):
+        parts += [(f"conv{i}", _conv(inputs, factor * width, (3, 3), norm)), (f"relu{i}", nn.ReLU())]
+        inputs = factor * width
+        kernel = (min(2, height), min(2, columns))
+        if pooled and kernel != (1, 1):
+            parts.append((f"pool{i}", nn.MaxPool2d(kernel)))
+            height, columns = height // kernel[0], columns // kernel[1]
+    return _named([*parts, *_head(inputs, classes)])
+
+
+def _autoencoder(shape: tuple[int, int, int], classes: int, width: int, norm: Norm) -> nn.Module:
+    """Four layers, a bottleneck, four layers, and as many outputs as the sample has values; `classes` plays no part."""
+    features = math.prod(shape)
+    sizes = [features, *[width] * 4, max(1, width // 16), *[width] * 4]
+    vector = nn.BatchNorm1d if isinstance(norm(1), nn.BatchNorm2d) else norm
+    parts: list[tuple[str, nn.Module]] = [("flatten", nn.Flatten())]
+    for i, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
+        parts += [(f"fc{i}", nn.Linear(inputs, outputs)), (f"norm{i}", vector(outputs)), (f"relu{i}", nn.ReLU())]
+    return _named([*parts, ("out", nn.Linear(width, features))])
+
+
 _Build = Callable[[tuple[int, int, int], int, int, Norm], nn.Module]
 _MODELS: dict[str, tuple[_Build, int, tuple[int, int]]] = {  # build, default width, smallest (H, W)
     "resnet-mini": (_resnet_mini, 16, (1, 1)),
@@ -186,8 +231,16 @@ _MODELS: dict[str, tuple[_Build, int, tuple[int, int]]] = {  # build, default wi
     "ds-cnn-mini": (_ds_cnn_mini, 32, (1, 1)),
     "resnet8": (_resnet8, 16, (1, 1)),
     "ds-cnn": (_ds_cnn, 64, (2, 4)),
+    "resnet18": (_resnet18, 64, (1, 1)),
+    "vgg11": (_vgg11, 64, (1, 1)),
+    "autoencoder": (_autoencoder, 128, (1, 1)),
 }
 NAMES = tuple(_MODELS)
+
+
+def width_of(name: str) -> int:
+    """A model's own width; 1 for a name that `build` refuses."""
+    return _MODELS[name][1] if name in _MODELS else 1
 
 
 def build(
@@ -202,7 +255,8 @@ def build(
     """A fresh model for samples of `input_shape` (C, H, W); the same seed gives the same weights.
 
     `width`: channels of the first convolution (the others scale with it); None takes the model's own.
-    `norm`: "batch", or "group" for nodes where only one sample fits; `lenet-mini` has no norm and ignores it.
+    `norm`: "batch"; "group" for nodes where only one sample fits; "standardised" for group norms behind convolutions
+    whose weights are standardised (arXiv 1903.10520). `lenet-mini` has no norm and ignores it.
     Convolutions start as He et al. (arXiv 1502.01852) propose, norms at 1 and 0, linear layers as torch does.
     torch's global random state is left as it was. Raises ConfigError.
     """
@@ -222,14 +276,27 @@ def build(
             f"{name} cannot take samples of shape {tuple(input_shape)}: it needs (C, H, W) with H >= {smallest[0]} "
             f"and W >= {smallest[1]}. Choose another model: {', '.join(n for n in NAMES if n != name)}."
         )
-    make_norm = _group_norm if norm == "group" else nn.BatchNorm2d
+    make_norm = nn.BatchNorm2d if norm == "batch" else _group_norm
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make(input_shape, classes, width or own_width, make_norm)
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    if norm == "standardised":
+        _standardise(model)
     return model
+
+
+def _standardise(model: nn.Module) -> None:
+    """Puts a convolution with standardised weight in the place of each that a norm follows (it has no bias)."""
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.Conv2d and child.bias is None:
+                sizes: Any = (child.in_channels, child.out_channels, child.kernel_size, child.stride, child.padding)
+                other = WSConv2d(*sizes, groups=child.groups, bias=False)
+                other.weight = child.weight
+                setattr(parent, name, other)
 
 
 def count_weights(model: nn.Module) -> int:

@@ -60,8 +60,10 @@ class Display:
 
     def __enter__(self) -> Display:
         config = self._config
-        dense = config.pruning.method == "fedavg"
-        method = config.pruning.method + ("" if dense else f" at density {config.pruning.density:g}")
+        from fedtiny.config import method_of
+
+        density = method_of(config).density
+        method = config.pruning.method + ("" if density == 1.0 else f" at density {density:g}")
         self._console.print(
             f"[bold]{config.name}[/]: {method}, {config.fleet.nodes} {config.fleet.kind} nodes, seed {config.seed}"
         )

@@ -51,7 +51,7 @@ def build_result(experiment: Experiment, *, run_id: str) -> dict[str, Any]:
         "nodes": len(experiment.fleet.nodes),
         "rounds": server.round,
         "rounds_planned": config.train.rounds,
-        "density_target": 1.0 if config.pruning.method == "fedavg" else config.pruning.density,
+        "density_target": experiment.method.density,
         "density_actual": server.density,
         "accuracy": last["accuracy"] if last else None,
         "loss": last["loss"] if last else None,
@@ -70,6 +70,7 @@ def build_result(experiment: Experiment, *, run_id: str) -> dict[str, Any]:
             "link": _link(server.traffic.link),
         },
         "flops": {"per_round_max": server.flops_per_round_max, "ratio_to_dense": server.flops_ratio_to_dense},
+        "costs": costs_of(experiment, reports),
         "memory": _memory(experiment, reports),
         "layers": _layers(model.graph, server.densities, experiment.masks),
         "density_by_round": {name: [row["densities"][name] for row in rows] for name in model.graph.layer_names},
@@ -189,6 +190,27 @@ def _memory(experiment: Experiment, reports: dict[str, NodeReport]) -> dict[str,
         "plan_bytes": largest.plan_bytes if largest else None,
         "peak_bytes": max((report.peak_bytes for report in reports.values()), default=None),
         "by_kind": dict(largest.memory) if largest else {},
+    }
+
+
+def costs_of(experiment: Experiment, reports: dict[str, NodeReport]) -> dict[str, Any]:
+    """What the run took, counted in the same way for every method; `node_s` where nodes are boards that tell time."""
+    server, costs = experiment.server, experiment.server.costs
+    sizes = [server.model.graph.params[index].size for index in server.model.graph.layers]
+    busiest = max(reports.values(), key=lambda report: report.busy_s, default=None)
+    told = busiest if experiment.config.fleet.kind == "wire" else None
+    return {
+        "flops_total": costs.flops_total,
+        "flops_preparation": costs.flops_preparation,
+        "flops_dense_total": server.flops_dense_per_round * server.round,
+        "paper_memory_bytes": costs.paper_memory,
+        "models_given": costs.models_given,
+        "weights": sum(sizes),
+        "weights_live": round(server.density * sum(sizes)),
+        "down_by_kind": server.traffic.down_by_kind,
+        "up_by_kind": server.traffic.up_by_kind,
+        "board": told.board if told else None,
+        "node_s": round(told.busy_s, 3) if told else None,
     }
 
 

@@ -79,9 +79,13 @@ def test_what_platformio_builds_is_what_the_board_files_say() -> None:
         assert plan is not None
         section = f"env:{plan.environment}"
         assert (value(section, "board"), value(section, "platform")) == (plan.board, plan.platform)
-        [memory] = re.findall(r"-DFEDTINY_MEMORY=(\d+)", value(section, "build_flags")) or [None]
+        flags = value(section, "build_flags")
+        psram = re.findall(r"-DFEDTINY_PSRAM=(\d+)", flags)
+        [memory] = psram or re.findall(r"-DFEDTINY_MEMORY=(\d+)", flags) or [None]
         assert plan.memory_bytes == (int(memory) if memory else None)
-        assert (plan.memory_bytes or 0) <= next(iter(node_banks(board).values()))
+        banks = node_banks(board)
+        assert (plan.memory_bytes or 0) <= banks["psram" if psram else next(iter(banks))]
+        assert bool(psram) == ("-DBOARD_HAS_PSRAM" in flags) == ("psram" in banks)
 
 
 def test_every_board_that_can_be_bought_names_its_data_sheet_and_how_it_is_flashed() -> None:

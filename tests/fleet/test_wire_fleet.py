@@ -59,6 +59,17 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "REFUSED_S", 0.5)
 
 
+def test_nodes_whose_memory_comes_in_pieces_train_the_same_model(lab: Lab, in_process: list[Any]) -> None:
+    """The samples and what goes over the wire fit the piece; most of the arena does not."""
+    lab.options = "--memory 60000 --bank 16384 --bank 98304"
+    fleet = WireFleet(lab.write().enrolled())
+    try:
+        put_data(fleet)
+        assert run_of(runs.server(fleet)) == in_process
+    finally:
+        fleet.close()
+
+
 def test_a_run_over_programs_ends_with_the_model_of_the_run_in_process(
     lab: Lab, fleet: WireFleet, in_process: list[Any]
 ) -> None:

@@ -72,6 +72,7 @@ class WatchedFleet:
         self._fleet = SimulatedFleet(tuple(data), threads=1)
         self._damage = damage
         self._shuffle = shuffle
+        self.data = dict(data)
         self.orders: list[dict[str, tuple[Task, ...]]] = []
         list(self._fleet.ask({node: [put] for node, put in data.items()}))
 
@@ -140,6 +141,6 @@ def settings(**changes: Any) -> ServerSettings:
 
 
 def server(fleet: Any, *, how: Method | None = None, start: Model | None = None, **changes: Any) -> Server:
-    options = {key: changes.pop(key) for key in ("journal", "evaluate", "listen") if key in changes}
+    options = {key: changes.pop(key) for key in ("journal", "evaluate", "listen", "public") if key in changes}
     options.setdefault("evaluate", lambda current: (0.0, 0.0))
     return Server(model=start or model(), method=how or method(), fleet=fleet, settings=settings(**changes), **options)

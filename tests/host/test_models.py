@@ -5,16 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedtiny.models import NAMES, build, count_parameters, count_weights
+from fedtiny.models import NAMES, NORMS, build, count_parameters, count_weights
 from fedtiny_export.errors import ConfigError
 from fedtiny_export.flops import macs
+from fedtiny_export.graph import OpKind
 from fedtiny_export.torch_in import from_torch
 
-SHAPES = {"watch-net": (6, 1, 128)}
+SHAPES = {"watch-net": (6, 1, 128), "autoencoder": (1, 5, 128), "resnet18": (3, 32, 32), "vgg11": (3, 32, 32)}
+NARROW = {"resnet18": 4, "vgg11": 4}  # no board's size: where size is not the question they take too long
 
 
-def net(name: str, *, norm: str = "batch", seed: int = 0) -> torch.nn.Module:
-    return build(name, input_shape=SHAPES.get(name, (1, 28, 28)), classes=10, norm=norm, seed=seed)
+def net(name: str, *, norm: str = "batch", seed: int = 0, own: bool = False) -> torch.nn.Module:
+    width = None if own else NARROW.get(name)
+    return build(name, input_shape=SHAPES.get(name, (1, 28, 28)), classes=10, width=width, norm=norm, seed=seed)
 
 
 @pytest.mark.parametrize(
@@ -26,11 +29,15 @@ def net(name: str, *, norm: str = "batch", seed: int = 0) -> torch.nn.Module:
         ("ds-cnn-mini", 13_920, 14_826),
         ("resnet8", 77_072, 77_658),
         ("ds-cnn", 21_888, 23_050),
+        ("resnet18", 11_164_352, 11_173_962),  # the usual ResNet18 for CIFAR-10
+        ("vgg11", 9_222_848, 9_228_362),
+        ("autoencoder", 264_192, 267_928),
     ],
 )
 def test_sizes_are_those_that_the_documents_quote(name: str, weights: int, parameters: int) -> None:
-    assert count_weights(net(name)) == weights
-    assert count_parameters(net(name)) == parameters
+    module = net(name, own=True)
+    assert count_weights(module) == weights
+    assert count_parameters(module) == parameters
 
 
 @pytest.mark.parametrize(
@@ -43,7 +50,19 @@ def test_the_nets_of_mlperf_tiny_take_the_published_macs(
     assert sum(macs(graph, None).values()) / 1e6 == pytest.approx(mega_macs, abs=0.005)
 
 
-@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_an_autoencoder_gives_back_as_many_values_as_it_gets() -> None:
+    graph = from_torch(net("autoencoder"), (1, 5, 128)).graph
+    assert graph.classes == 640
+    assert min(graph.tensors[op.output].size for op in graph.layer_ops) == 8
+
+
+def test_standardised_convolutions_take_the_place_of_those_with_a_norm() -> None:
+    graph = from_torch(net("ds-cnn-mini", norm="standardised"), (1, 28, 28)).graph
+    assert not graph.batchnorms
+    assert all(op.eps > 0 for op in graph.layer_ops if op.kind is OpKind.CONV2D)
+
+
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_of_samples_gives_logits_and_every_parameter_a_gradient(name: str, norm: str) -> None:
     model = net(name, norm=norm)

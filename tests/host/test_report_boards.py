@@ -125,6 +125,7 @@ def test_an_old_result_without_boards_gets_its_page(tmp_path: Path) -> None:
 def test_the_terminal_shows_a_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
     print_boards([STEADY, SHAKY | {"board": "[/odd]"}, NATIVE])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == ["node-01", "nucleo_f446re", *"63.0 kB 70.0 kB 41.5 s 0 0 0 0".split()]
+    assert lines[1].split()[:4] == ["node-01", "nucleo_f446re", "63.0", "kB"]
+    assert lines[1].split()[-4:] == ["0", "0", "0", "0"]
     assert lines[2].split()[-4:] == ["2", "7", "11", "2"]
     assert lines[3].split()[-4:] == ["0", "0", "0", "0"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -37,7 +37,9 @@ class Offer:
 class Holdings:
     """Versions of the model and of each mask, and which one every node has.
 
-    A node that was never loaded, or that failed, has nothing. One that trained has the masks and other values.
+    A node that was never loaded, or that failed, has nothing. One that trained has the masks and other values, or masks
+    of its own as well. A loaded model has room for the live weights that each of its layers came with: where a mask
+    outgrows that, the model is loaded anew.
     """
 
     def __init__(self, nodes: Sequence[str]) -> None:
@@ -47,10 +49,14 @@ class Holdings:
         self._encoded: dict[int, EncodedMask] = {}
         self._has: dict[str, int | None] = dict.fromkeys(nodes)
         self._trained: set[str] = set()
+        self._live: dict[int, int] = {}
+        self._room: dict[str, dict[int, int]] = {}
+        self._own: dict[str, set[int]] = {}
 
     def publish(self, masks: Masks) -> None:
         """A new model with these masks; only layers whose mask differs from the last published travel again."""
         self._version += 1
+        self._live = {layer: int(np.count_nonzero(mask)) for layer, mask in masks.items()}
         for layer, mask in masks.items():
             if layer not in self._masks or not np.array_equal(mask, self._masks[layer]):
                 self._masks[layer] = mask.copy()
@@ -60,12 +66,14 @@ class Holdings:
     def missing(self, node: str, offer: Offer) -> list[Task]:
         """The tasks that bring a node to the current model: none, an Install, or a Load."""
         has = self._has[node]
-        if has is None:
+        room = self._room.get(node, {})
+        if has is None or any(live > room.get(layer, 0) for layer, live in self._live.items()):
             return [offer.load()]
         if has == self._version and node not in self._trained:
             return []
         values, stats = offer.values()
-        late = [layer for layer, version in self._changed.items() if version > has]
+        own = self._own.get(node, set())
+        late = [layer for layer, version in self._changed.items() if version > has or layer in own]
         return [Install(values=values, masks={layer: self._mask(layer) for layer in late}, stats=stats)]
 
     def did(self, node: str, tasks: Sequence[Task]) -> None:
@@ -73,8 +81,15 @@ class Holdings:
         if any(isinstance(task, Load | Install) for task in tasks):
             self._has[node] = self._version
             self._trained.discard(node)
+            self._own.pop(node, None)
+        if any(isinstance(task, Load) for task in tasks):
+            self._room[node] = dict(self._live)
         if any(isinstance(task, Train) for task in tasks):
             self._trained.add(node)
+
+    def diverged(self, node: str, layers: Iterable[int]) -> None:
+        """A node has masks of its own in these layers."""
+        self._own[node] = set(layers)
 
     def forget(self, node: str) -> None:
         """A node failed, or what it has is unknown."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fedtiny.federation.tasks import LinkBytes
+from fedtiny.pruning.method import Memory
 from fedtiny.pruning.pool import Masks
 from fedtiny_export.errors import FleetError
 from fedtiny_export.graph import F32
 
-Phase = Literal["data", "load", "select", "train", "measure"]
+Phase = Literal["data", "load", "probe", "select", "train", "adjust", "measure"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,8 @@ class RoundRecord:
 class ServerState:
     """All that a run needs to go on after `round`: randomness is keyed by (seed, round), nodes are loaded anew.
 
-    `round` -1: not prepared. `arrays` by parameter name, dense; `masks` by layer number; `tally`: bytes and FLOPs.
+    `round` -1: not prepared. `arrays` by parameter name, dense; `masks` by layer number; `tally`: bytes and FLOPs;
+    `memory`: what the method remembers.
     """
 
     round: int
@@ -115,6 +117,7 @@ class ServerState:
     masks: Masks
     selection: Selection | None = None
     tally: Mapping[str, Any] = field(default_factory=dict)
+    memory: Memory = field(default_factory=dict)
 
 
 class QuorumLost(FleetError):

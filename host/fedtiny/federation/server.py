@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fedtiny.federation import aggregate
-from fedtiny.federation.cost import score_flops
+from fedtiny.federation import adjusting, aggregate
+from fedtiny.federation.cost import Costs, score_flops
 from fedtiny.federation.holdings import Holdings, Offer
 from fedtiny.federation.journal import Journal, NoJournal
 from fedtiny.federation.records import (
@@ -50,7 +51,7 @@ from fedtiny.federation.tasks import (
     Update,
 )
 from fedtiny.federation.traffic import Traffic, since
-from fedtiny.pruning.method import Method, Request, Start
+from fedtiny.pruning.method import Answer, Method, Probe, Public, Request, Seen, Start, Training
 from fedtiny.pruning.pool import Masks, Pool, by_name, density_of
 from fedtiny_export.blob import write_blob
 from fedtiny_export.flops import training_flops
@@ -88,9 +89,9 @@ def load_task(graph: Graph, arrays: Mapping[str, F32], masks: Masks, method: Met
     )
 
 
-def first_load(model: Model, method: Method, settings: ServerSettings) -> Load:
+def first_load(model: Model, method: Method, settings: ServerSettings, public: Public | None = None) -> Load:
     """What a fresh run's nodes get first; the same as theirs, so that a plan can be made before any node is there."""
-    masks, arrays = method.start(model, seed=settings.seed).masks, dict(model.arrays)
+    masks, arrays = method.start(model, seed=settings.seed, public=public).masks, dict(model.arrays)
     for layer, mask in masks.items():
         name = model.graph.layer_names[layer]
         arrays[name] = np.where(mask, arrays[name], np.float32(0))
@@ -98,7 +99,10 @@ def first_load(model: Model, method: Method, settings: ServerSettings) -> Load:
 
 
 class Server:
-    """One run. `evaluate`: test loss and accuracy of a model whose statistics are ready for inference."""
+    """One run. `evaluate`: test loss and accuracy of a model whose statistics are ready for inference.
+
+    `public`: samples of the server's own, for methods that rank weights on them.
+    """
 
     def __init__(
         self,
@@ -110,6 +114,7 @@ class Server:
         evaluate: Callable[[Model], tuple[float, float]],
         journal: Journal | None = None,
         listen: Callable[[Event], None] = ignore,
+        public: Public | None = None,
     ) -> None:
         self._graph = model.graph
         self._arrays: dict[str, F32] = dict(model.arrays)
@@ -119,6 +124,8 @@ class Server:
         self._evaluate = evaluate
         self._journal: Journal = journal or NoJournal()
         self._listen = listen
+        self._public = public
+        self._memory: dict[str, NDArray[Any]] = {}
         self._masks: dict[int, Bits] = {}
         self._round = -1
         self._adjustments = 0
@@ -130,6 +137,7 @@ class Server:
         self.selection: Selection | None = None
         self.flops_per_round_max = 0.0
         self.flops_dense_per_round = 0.0
+        self.costs = Costs()
         self.traffic = Traffic(
             dense_blob_bytes=len(write_blob(model.graph, model.arrays, {}, names=False)),
             dense_values_bytes=4 * value_count(model.graph, {}),
@@ -175,7 +183,9 @@ class Server:
             arrays={name: array.copy() for name, array in self._arrays.items()},
             masks={layer: mask.copy() for layer, mask in self._masks.items()},
             selection=self.selection,
-            tally=self.traffic.tally() | {"flops": [self.flops_per_round_max, self.flops_dense_per_round]},
+            tally=self.traffic.tally()
+            | {"flops": [self.flops_per_round_max, self.flops_dense_per_round], "costs": self.costs.tally()},
+            memory={name: array.copy() for name, array in self._memory.items()},
         )
 
     def restore(self, state: ServerState) -> None:
@@ -187,22 +197,29 @@ class Server:
         self.selection = state.selection
         self.traffic.resume(dict(state.tally))
         self.flops_per_round_max, self.flops_dense_per_round = state.tally.get("flops", (0.0, 0.0))
+        self.costs.resume(state.tally.get("costs", {}))
+        self._memory = {name: array.copy() for name, array in state.memory.items()}
         self._holdings.publish(self._masks)
         self._holdings.forget_all()
         self._saved = state
 
     def prepare(self) -> Selection | None:
-        """Loads the nodes and, where the method offers a pool, lets their development sets choose a candidate.
+        """Loads the nodes and, where the method offers a pool, lets their development sets choose a candidate; where it
+        asks for a probe, has them train once and loads them anew with what comes of it.
 
         Raises QuorumLost where too few nodes answer.
         """
         model = self.model
-        start = self._method.start(model, seed=self._settings.seed)
+        start = self._method.start(model, seed=self._settings.seed, public=self._public)
+        self._memory = dict(start.memory)
         self._install(start.masks)
         self._holdings.publish(self._masks)
+        if start.probe is not None:
+            self._probe(model, start, start.probe)
         self._ask("load", 0, {node: [] for node in self._fleet.nodes})
         if start.pool is not None:
             self._select(model, start, start.pool)
+            self.costs.prepared(self.selection.flops if self.selection else 0.0)
         self._round = 0
         self._saved = self.state()
         return self.selection
@@ -218,28 +235,47 @@ class Server:
     def _one_round(self, number: int) -> RoundRecord:
         settings = self._settings
         down, up, link = self.traffic.down, self.traffic.up, self.traffic.link
-        request = self._method.request(self._graph, self._masks, round_number=number, adjustments=self._adjustments)
-        lr = settings.lr_at(number)
-        tasks: list[Task] = [
-            Train(
-                epochs=settings.epochs,
-                lr=lr,
-                momentum=settings.momentum,
-                weight_decay=settings.weight_decay,
-                seed=self._seed(number, "train"),
-                upload=settings.upload,
-            )
-        ]
-        if request is not None:
-            tasks.append(Score(k=request.k, batches=request.batches, seed=self._seed(number, "score")))
+        where = {"round_number": number, "adjustments": self._adjustments}
+        request = self._method.request(self._graph, self._masks, **where)
+        training = self._method.training(self._graph, self._masks, **where)
+        lr = max(settings.lr_at(number), training.lr_floor * settings.lr)
+        own = request is not None and request.own_masks
+        epochs = -(-settings.epochs // 2) if own else settings.epochs
+        tasks: list[Task] = [self._train(number, "train", epochs, lr, training)]
+        if request is not None and request.k:
+            seed = self._seed(number, "score")
+            tasks.append(Score(k=request.k, batches=request.batches, seed=seed, indices_only=request.indices_only))
         densities_before = self.densities
+        before = adjusting.of_layers(self._arrays, self._graph) if request is not None else {}
         answers = self._ask("train", number, dict.fromkeys(self._fleet.nodes, tasks))
         updates = {node: _only(replies, Update) for node, replies in answers.items()}
-        flops = self._count_flops(densities_before, request, updates)
-        self._average(list(updates.values()))
+        tops = {node: _only(replies, TopK) for node, replies in answers.items() if request and request.k}
+        under: dict[str, Masks] = dict.fromkeys(updates, self._masks)
+        if request is not None and own:
+            more = max(1, settings.epochs - epochs)
+            updates, under = self._on_own_masks(number, request, updates, tops, self._train(number, "own", more, lr))
+            epochs += more
+        flops = self._count_flops(densities_before, request, updates, epochs)
+        self._average(list(updates.values()), list(under.values()) if own else None)
         adjustment = None
         if request is not None:
-            adjustment = self._adjust(number, request, [_only(replies, TopK) for replies in answers.values()])
+            adjustment = self._adjust(
+                number,
+                request,
+                tops=[tops[node] for node in updates if node in tops],
+                answers=[
+                    adjusting.answer_of(self._graph, update, under[node], tops.get(node))
+                    for node, update in updates.items()
+                ],
+                before=before,
+                travel=adjusting.travel(
+                    list(updates.values()),
+                    lr=lr,
+                    momentum=settings.momentum,
+                    epochs=epochs,
+                    micro_batch=settings.micro_batch,
+                ),
+            )
         self._holdings.publish(self._masks)
         last = number == settings.rounds
         if self._graph.batchnorms and (last or settings.bn_refresh == "measure"):
@@ -270,11 +306,68 @@ class Server:
         self._journal.finished(record, self._saved)
         return record
 
+    def _train(self, number: int, purpose: str, epochs: int, lr: float, training: Training | None = None) -> Train:
+        """A round's local training."""
+        settings, more = self._settings, training or Training()
+        return Train(
+            epochs=epochs,
+            lr=lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            seed=self._seed(number, purpose),
+            upload=settings.upload,
+            extrude=dict(more.extrude),
+            penalty=more.penalty,
+            activations=more.activations,
+            augment=settings.augment,
+        )
+
+    def _probe(self, model: Model, start: Start, probe: Probe) -> None:
+        """Local training that decides on masks: its weights are dropped, and nodes are loaded anew without them."""
+        before = self.traffic.dense_fedavg
+        task = Train(epochs=probe.epochs, lr=probe.lr, momentum=0.0, weight_decay=0.0, seed=self._seed(0, "probe"))
+        updates: dict[str, Update] = {}
+        asked = [list(self._fleet.nodes)] if not probe.nodes else [[node] for node in self._fleet.nodes]
+        for nodes in asked:
+            if probe.nodes and len(updates) >= probe.nodes:
+                break
+            quorum = self._needed if not probe.nodes else 0
+            found = self._ask("probe", 0, {node: [task] for node in nodes}, quorum=quorum)
+            updates |= {node: _only(replies, Update) for node, replies in found.items()}
+        if not updates:
+            self._stop("probe", 0, 0)
+        answers = [adjusting.answer_of(self._graph, update, self._masks) for update in updates.values()]
+        most = max(answer.samples for answer in answers)
+        self.costs.prepared(training_flops(self._graph, self.densities, samples=most, epochs=probe.epochs))
+        self._install(self._method.settle(model, start, answers))
+        self._holdings.forget_all()
+        self._holdings.publish(self._masks)
+        self.traffic.dense_fedavg = before  # dense averaging probes nothing, and loads its nodes once
+
+    def _on_own_masks(
+        self, number: int, request: Request, updates: Mapping[str, Update], tops: Mapping[str, TopK], task: Train
+    ) -> tuple[dict[str, Update], dict[str, Masks]]:
+        """The second half of a round in which every node has masks of its own: updates and masks by node."""
+        graph = self._graph
+        orders: dict[str, list[Task]] = {}
+        under: dict[str, Masks] = {}
+        for node, update in updates.items():
+            answer = adjusting.answer_of(graph, update, self._masks, tops.get(node))
+            own = self._method.own_masks(graph, self._masks, request, answer)
+            under[node] = {**self._masks, **own}
+            orders[node] = [adjusting.own_install(graph, update, self._masks, own), task]
+        before = self.traffic.dense_fedavg
+        answers = self._ask("adjust", number, orders, as_they_are=True)
+        self.traffic.dense_fedavg = before
+        for node in answers:
+            self._holdings.diverged(node, request.k)
+        return {node: _only(replies, Update) for node, replies in answers.items()}, {n: under[n] for n in answers}
+
     def _select(self, model: Model, start: Start, pool: Pool) -> None:
         """Module 1: global statistics per candidate by the law of total variance, then the smallest mean loss."""
         candidates = pool.thresholds
         stats = None
-        if self._graph.batchnorms:
+        if self._graph.batchnorms and start.adapt:
             measured = self._ask("select", 0, self._everyone(MeasureBn(subset=Subset.DEV, candidates=candidates)))
             moments = [_only(replies, Moments) for replies in measured.values()]
             counts = [answer.samples for answer in moments]
@@ -289,9 +382,12 @@ class Server:
             self._arrays |= unpack_stats(self._graph, stats[chosen])
         self._holdings.publish(self._masks)
 
-    def _average(self, updates: Sequence[Update]) -> None:
-        values = aggregate.average_values([u.values for u in updates], [u.samples for u in updates])
-        self._arrays |= unpack_values(self._graph, values, self.masks)
+    def _average(self, updates: Sequence[Update], own: Sequence[Masks] | None = None) -> None:
+        if own is not None:
+            self._arrays |= adjusting.average_own(self._graph, updates, own)
+        else:
+            values = aggregate.average_values([u.values for u in updates], [u.samples for u in updates])
+            self._arrays |= unpack_values(self._graph, values, self.masks)
         if self._graph.batchnorms:
             stats = aggregate.combine_moments(self._graph, [u.moments for u in updates], [u.seen for u in updates])
             self._arrays |= {
@@ -304,12 +400,34 @@ class Server:
     def _trains_with_stored_statistics(self) -> bool:
         return self._settings.norm is Norm.FROZEN or self._settings.last_layers > 0
 
-    def _adjust(self, number: int, request: Request, answers: Sequence[TopK]) -> Adjustment:
-        """Module 2: the block's layers exchange weights; what grows starts at 0."""
-        reported = aggregate.average_topk(self._graph, answers)
-        weights = {layer: self._arrays[self._graph.layer_names[layer]] for layer in request.k}
-        gradients = {layer: reported.get(layer, np.zeros_like(weights[layer])) for layer in request.k}
-        change = self._method.adjust(self._graph, self._masks, request, weights, gradients)
+    def _adjust(
+        self,
+        number: int,
+        request: Request,
+        *,
+        tops: Sequence[TopK],
+        answers: Sequence[Answer],
+        before: Mapping[int, F32],
+        travel: float,
+    ) -> Adjustment:
+        """The method's change of masks; what grows starts at 0."""
+        reported = aggregate.average_topk(self._graph, tops) if tops else {}
+        weights = adjusting.of_layers(self._arrays, self._graph)
+        zeros = {layer: np.zeros_like(weights[layer]) for layer in request.k}
+        seen = Seen(
+            weights=weights,
+            before=before,
+            gradients=zeros | reported,
+            answers=answers,
+            travel=travel,
+            round_number=number,
+            seed=self._seed(number, "method"),
+            memory=self._memory,
+        )
+        change = self._method.adjust(self._graph, self._masks, request, seen)
+        self._arrays |= change.arrays
+        if change.memory is not None:
+            self._memory = dict(change.memory)
         self._install(self._masks | dict(change.masks))
         self._adjustments += 1
         return Adjustment(round=number, block=request.block, pruned=change.pruned, grown=change.grown)
@@ -320,15 +438,25 @@ class Server:
         rows, counts = [answer.moments[0] for answer in moments], [answer.samples for answer in moments]
         self._arrays |= unpack_stats(self._graph, aggregate.combine_moments(self._graph, rows, counts))
 
-    def _ask(self, phase: Phase, number: int, wanted: Mapping[str, Sequence[Task]]) -> dict[str, tuple[Reply, ...]]:
+    def _ask(
+        self,
+        phase: Phase,
+        number: int,
+        wanted: Mapping[str, Sequence[Task]],
+        *,
+        quorum: int | None = None,
+        as_they_are: bool = False,
+    ) -> dict[str, tuple[Reply, ...]]:
         """Brings each node up to date, has it do its tasks, and returns accepted answers (to `wanted`) in node order.
 
+        `quorum`: how many must answer, where that is not the run's. `as_they_are`: nodes are not brought up to date.
         Updates are journaled as they are accepted. Raises QuorumLost.
         """
         offer = self._offer()
         orders: dict[str, list[Task]] = {}
         for node, tasks in wanted.items():
-            orders[node] = [*self._holdings.missing(node, offer), *tasks]
+            orders[node] = [*([] if as_they_are else self._holdings.missing(node, offer)), *tasks]
+            self.costs.given(node, orders[node])
             for task in orders[node]:
                 self.traffic.sent(task, only_choice=number <= 1 and phase != "measure")
                 if isinstance(task, Install):
@@ -347,7 +475,7 @@ class Server:
         self.traffic.heard(self._fleet.link_bytes())
         for node in orders.keys() - done:
             self._accept(phase, number, node, orders[node], NodeFailure(reason="it did not answer"))
-        if len(accepted) < self._needed:
+        if len(accepted) < (self._needed if quorum is None else quorum):
             self._stop(phase, number, len(accepted))
         return {node: accepted[node] for node in self._fleet.nodes if node in accepted}
 
@@ -411,17 +539,18 @@ class Server:
             self._arrays[name] = np.where(mask, self._arrays[name], np.float32(0))
 
     def _count_flops(
-        self, densities: Mapping[str, float], request: Request | None, updates: Mapping[str, Update]
+        self, densities: Mapping[str, float], request: Request | None, updates: Mapping[str, Update], epochs: int
     ) -> float:
         """The most that one device spent in this round."""
         settings, graph = self._settings, self._graph
         most = max(update.samples for update in updates.values())
-        flops = training_flops(graph, densities, samples=most, epochs=settings.epochs)
-        if request is not None:
+        flops = training_flops(graph, densities, samples=most, epochs=epochs)
+        if request is not None and request.k:
             names = [graph.layer_names[layer] for layer in request.k]
             scored = min(most, request.batches * settings.micro_batch)
             flops += score_flops(graph, densities, names, samples=scored)
         self.flops_per_round_max = max(self.flops_per_round_max, flops)
+        self.costs.round(graph, densities, flops, {} if request is None else request.k)
         dense = training_flops(graph, None, samples=most, epochs=settings.epochs)
         self.flops_dense_per_round = max(self.flops_dense_per_round, dense)
         return flops

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from fedtiny.federation.tasks import Keep, Loss, Norm, Upload
+from fedtiny.federation.tasks import Augment, Keep, Loss, Norm, Upload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,7 @@ class ServerSettings:
     upload: Upload = "f32"
     lean: bool = False
     last_layers: int = 0
+    augment: Augment = "none"
 
     def lr_at(self, round_number: int) -> float:
         """Learning rate of a round (first: 1)."""

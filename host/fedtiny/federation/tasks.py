@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fedtiny_export.errors import FleetError
 from fedtiny_export.masks import EncodedMask
 
 F32 = NDArray[np.float32]
@@ -22,6 +23,7 @@ U32 = NDArray[np.uint32]
 Keep = Literal["f32", "f16", "int8"]
 Upload = Literal["f32", "f16"]
 Loss = Literal["cross_entropy", "mse", "reconstruction"]
+Augment = Literal["none", "shift", "crop-flip"]
 
 
 class Subset(IntEnum):
@@ -116,6 +118,10 @@ class Train:
     """Local SGD over all samples (torch.optim.SGD's rule, momentum from zero), the order of epoch e keyed by seed + e.
 
     `upload`: f16 rounds the values that go up (`rounded_f16`), not those that the node keeps. -> Update.
+
+    What follows only simulated nodes do. `extrude`: how many of a layer's smallest live weights are drawn to 0, by
+    layer number: `penalty` times the sum of their squares joins the loss. `activations`: share of a layer's inputs, the
+    largest, that its weight gradient sees. `augment`: how samples are varied, anew in every epoch.
     """
 
     epochs: int
@@ -124,15 +130,31 @@ class Train:
     weight_decay: float
     seed: int
     upload: Upload = "f32"
+    extrude: Mapping[int, int] = field(default_factory=dict)
+    penalty: float = 0.0
+    activations: float = 1.0
+    augment: Augment = "none"
+
+    def refuse_more(self) -> None:
+        """For nodes that only do SGD. Raises FleetError where the task asks for more."""
+        if self.extrude or self.activations < 1.0 or self.augment != "none":
+            raise FleetError(
+                "this node's training is plain SGD, without extrusion, pruned activations or augmentation: "
+                "set fleet.kind=simulated"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Top-K gradients of pruned weights: `k` by layer number, averaged over `batches` micro-batches. -> TopK."""
+    """Top-K gradients of pruned weights: `k` by layer number, averaged over `batches` micro-batches. -> TopK.
+
+    `indices_only`: the gradients themselves are of no interest and do not count as payload.
+    """
 
     k: Mapping[int, int]
     batches: int
     seed: int
+    indices_only: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

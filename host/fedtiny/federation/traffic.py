@@ -166,6 +166,8 @@ class Traffic:
 
     def received(self, task: Task, reply: Reply, *, only_choice: bool = False) -> None:
         size = reply_bytes(reply, task.upload if isinstance(task, Train) else "f32")
+        if isinstance(task, Score) and isinstance(reply, TopK) and task.indices_only:
+            size["topk"] -= sum(gradients.nbytes for gradients in reply.gradients.values())
         self._up += size
         match task, reply:
             case Train(), Update():

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedtiny.boards import Board, refuse_training
-from fedtiny.config import Config, load_config
+from fedtiny.config import Config, load_config, method_of
 from fedtiny.federation.tasks import Load
 from fedtiny.fleet.fitting import room_on
 from fedtiny.fleet.planning import refuse_what_does_not_fit
-from fedtiny.pruning import FedTiny
 from fedtiny.runfolder import BLOB, CONFIG, RunFolder
 from fedtiny_export.blob import read_blob
 from fedtiny_export.core import NodeConfig, plan
@@ -64,11 +63,9 @@ def _read(model: Path, settings: Sequence[str]) -> tuple[bytes, Config]:
 
 def _load(blob: bytes, config: Config) -> Load:
     """What the run's server would have a node load."""
-    train, pruning, saved = config.train, config.pruning, read_blob(blob)
-    topk = 0
-    if pruning.method == "fedtiny":
-        method = FedTiny(**pruning.model_dump(exclude={"method"}), last_layers=train.last_layers)
-        topk = method.topk_max(saved.graph, {saved.graph.layer_names.index(n): m for n, m in saved.masks.items()})
+    train, saved = config.train, read_blob(blob)
+    masks = {saved.graph.layer_names.index(name): mask for name, mask in saved.masks.items()}
+    topk = method_of(config).topk_max(saved.graph, masks)
     return Load(
         blob=blob,
         micro_batch=train.micro_batch,

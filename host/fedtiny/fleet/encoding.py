@@ -97,6 +97,7 @@ def _parts(task: Task, most: int) -> _Parts:
             stats = () if task.stats is None else (_vector(ObjectKind.STATISTICS, task.stats),)
             return [(TaskKind.EVALUATE, (int(task.subset), rows), (*_candidates(task.candidates), *stats))]
         case Train():
+            task.refuse_more()
             rates = (float(task.lr), float(task.momentum), float(task.weight_decay))
             encoding = F16_CODE if task.upload == "f16" else F32_CODE
             return [(TaskKind.TRAIN, (task.epochs, task.seed & 0xFFFFFFFF, *rates, encoding), ())]

@@ -20,9 +20,11 @@ def room_on(board: Board, blob_bytes: int, samples_bytes: int) -> tuple[str, int
 
     Raises PlanError where nothing is, ConfigError for a board without a [memory].
     """
-    name, most = next(iter(node_banks(board).items()))
+    banks = node_banks(board)
+    name, most = next(iter(banks.items()))
     if board.built_by == "PlatformIO" and board.platformio and board.platformio.memory_bytes:
         most = board.platformio.memory_bytes
+        name = next(bank for bank, size in banks.items() if size >= most)
     room = most - blob_bytes - samples_bytes
     if room <= 0:
         raise PlanError(

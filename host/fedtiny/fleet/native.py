@@ -155,6 +155,7 @@ class NativeNode:
         self.core.set_values(installed)
 
     def _train(self, task: Train) -> Update:
+        task.refuse_more()
         tally, moments = self.core.train(
             epochs=task.epochs,
             lr=task.lr,

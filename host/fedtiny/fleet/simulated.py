@@ -40,6 +40,7 @@ from fedtiny.federation.tasks import (
     Update,
 )
 from fedtiny.fleet.history import Times
+from fedtiny.fleet.more_training import PrunedActivations, augmented, smallest
 from fedtiny.fleet.order import shuffled
 from fedtiny.fleet.planning import planned, refuse_what_does_not_fit
 from fedtiny.fleet.upload import uploaded
@@ -47,8 +48,8 @@ from fedtiny_export.blob import read_blob
 from fedtiny_export.errors import FedtinyError, FleetError
 from fedtiny_export.graph import F32, Graph
 from fedtiny_export.masks import decode_mask
-from fedtiny_export.reference import GraphModule, sample_losses, single_thread
 from fedtiny_export.reference import Moments as BatchMoments
+from fedtiny_export.reference import sample_losses, single_thread
 from fedtiny_export.values import pack_stats, pack_values, unpack_stats
 
 BOARD = "simulated"
@@ -115,7 +116,7 @@ class _Loaded:
         self.input_size = blob.graph.tensors[blob.graph.input].size
         self.micro_batch = task.micro_batch
         self.loss = task.loss
-        self.module = GraphModule(blob.graph, blob.arrays, norm=task.norm.value, last_layers=task.last_layers).to(
+        self.module = PrunedActivations(blob.graph, blob.arrays, norm=task.norm.value, last_layers=task.last_layers).to(
             device
         )
         self.params = [self.module.param(self.graph.params[i].name) for i in self.graph.trained]
@@ -321,6 +322,9 @@ class _Node:
         model = self._working()
         self._subset(Subset.ALL)
         model.module.train()
+        model.module.activations = task.activations
+        drawn = smallest(model.flat, model.live, model.spans, task.extrude) if task.extrude else None
+        varied = torch.Generator().manual_seed(task.seed & _U32)
         momentum = torch.zeros_like(model.flat)
         for epoch in range(task.epochs):
             last = epoch == task.epochs - 1
@@ -329,15 +333,17 @@ class _Node:
             hits = torch.zeros((), dtype=torch.int64, device=self._device)
             seen = 0
             for batch in self._batches(model.micro_batch, (task.seed + epoch) & _U32):
-                labels = self._y[batch]
+                labels, x = self._y[batch], augmented(self._x[batch], task.augment, varied)
                 if last:
-                    logits, moments = model.module.forward_with_moments(self._x[batch])
+                    logits, moments = model.module.forward_with_moments(x)
                     total.add(moments)
                 else:
-                    logits = model.module(self._x[batch])
-                losses, hit = sample_losses(model.loss, logits, self._x[batch], labels)
+                    logits = model.module(x)
+                losses, hit = sample_losses(model.loss, logits, x, labels)
                 loss = losses.mean()
                 grad = model.gradient(loss).add_(model.flat, alpha=task.weight_decay)
+                if drawn is not None:
+                    grad.add_(model.flat * drawn, alpha=2 * task.penalty)
                 grad[: model.constants] = 0.0
                 if model.masked:
                     grad.mul_(model.live)
@@ -347,6 +353,7 @@ class _Node:
                     loss_sum += loss.detach() * len(batch)
                     hits += hit.sum()
                     seen += len(batch)
+        model.module.activations = 1.0
         return Update(
             values=uploaded(model.values(), task.upload),
             moments=total.vector(),

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from fedtiny.pruning.density import Rule, allocate
-from fedtiny.pruning.method import Change, Request, Start
+from fedtiny.pruning.method import Change, Method, Public, Request, Seen, Start
 from fedtiny.pruning.pool import Masks, draw_pool, magnitude_masks
 from fedtiny.pruning.progressive import Granularity, blocks, exchange, exchanged
 from fedtiny_export.errors import ConfigError
-from fedtiny_export.graph import F32, Bits, Graph
+from fedtiny_export.graph import Bits, Graph
 from fedtiny_export.model import Model
 
 
 @dataclass(frozen=True, kw_only=True)
-class FedTiny:
+class FedTiny(Method):
     """Settings of the method.
 
+    `adaptation` off: candidates are judged with the statistics of the server's dense model, not with their own.
     `pool_size` 0: the published 0.1 / density, at least 2. `selection` off: the plain magnitude mask of the allocation.
     `progressive` off: the masks of the start stay. Adjusting rounds are every `delta_rounds` up to `stop_round`.
     `last_layers`: only these train, so only their masks are adjusted; 0: all.
@@ -28,6 +28,7 @@ class FedTiny:
     density: float
     rule: Rule = "fedtiny"
     selection: bool = True
+    adaptation: bool = True
     pool_size: int = 0
     spread: float = 0.5
     progressive: bool = True
@@ -47,13 +48,13 @@ class FedTiny:
         if not 0.0 <= self.spread < 1.0:
             raise ConfigError(f"spread {self.spread} is out of range: choose 0 <= spread < 1.")
 
-    def start(self, model: Model, *, seed: int) -> Start:
+    def start(self, model: Model, *, seed: int, public: Public | None = None) -> Start:
         allocation = allocate(model.graph, self.density, self.rule)
         size = self.pool_size or max(2, round(0.1 / self.density))
         if not self.selection or not allocation.masked:
             return Start(masks=magnitude_masks(model, allocation))
         pool = draw_pool(model, allocation, size=size, spread=self.spread, seed=seed)
-        return Start(masks=pool.union, pool=pool)
+        return Start(masks=pool.union, pool=pool, adapt=self.adaptation)
 
     def topk_max(self, graph: Graph, masks: Masks) -> int:
         if not self.progressive or self.delta_rounds > self.stop_round:
@@ -72,15 +73,13 @@ class FedTiny:
         k = {layer: count for layer, count in k.items() if count}
         return Request(block=block, k=k, batches=self.score_batches) if k else None
 
-    def adjust(
-        self, graph: Graph, masks: Masks, request: Request, weights: Mapping[int, F32], gradients: Mapping[int, F32]
-    ) -> Change:
+    def adjust(self, graph: Graph, masks: Masks, request: Request, seen: Seen) -> Change:
         rows = allocate(graph, self.density, self.rule).rows
         changed: dict[int, Bits] = {}
         total = 0
         for layer, count in request.k.items():
             floor = -(-rows[layer] // 2) if layer in rows else 0  # a class may lose at most half of its minimum
-            changed[layer], moved = exchange(masks[layer], weights[layer], gradients[layer], count, floor)
+            changed[layer], moved = exchange(masks[layer], seen.weights[layer], seen.gradients[layer], count, floor)
             total += moved
         return Change(masks=changed, pruned=total, grown=total)
 

@@ -1,0 +1,122 @@
+"""PruneFL (Jiang et al., TNNLS 2022, arXiv 1909.12326): the weights with the largest g^2 per unit of time live."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedtiny.pruning.density import Rule, allocate
+from fedtiny.pruning.method import Answer, Change, Method, Probe, Public, Request, Seen, Start
+from fedtiny.pruning.pool import Masks
+from fedtiny.pruning.ranking import all_live, keep_best, weights_of
+from fedtiny.pruning.ssfl import PROBE_LR
+from fedtiny_export.errors import ConfigError
+from fedtiny_export.graph import F32, Bits, Graph
+from fedtiny_export.model import Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneFl(Method):
+    """First one node decides with its own data, then all do every `delta_rounds` up to `stop_round`.
+
+    Importance is g^2 / t_j (section IV-C): t_j is the time of a weight, here its multiply-accumulates per sample. Of
+    the live weights of a layer only the smallest `prunable` by magnitude may go, a share that falls over the rounds as
+    in the paper's code; these and all pruned weights compete over all layers together for the places that the rest
+    leaves. Nodes upload the gradient of every pruned weight, which is what the method costs.
+
+    Deviations: the density is fixed, where the paper also chooses it; a live weight's gradient is taken from what the
+    averaged model moved in the round; g is averaged over `score_batches` before it is squared; the first decision is
+    one step, at the pre-trained weights; dense layers are not ranked.
+    """
+
+    density: float
+    rule: Rule = "fedtiny"
+    delta_rounds: int = 10
+    stop_round: int = 100
+    score_batches: int = 4
+    prunable: float = 0.3
+    name: str = "prunefl"
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.prunable <= 1.0:
+            raise ConfigError(f"prunable = {self.prunable} of prunefl is out of range: choose 0 < prunable <= 1.")
+
+    def start(self, model: Model, *, seed: int, public: Public | None = None) -> Start:
+        allocation = allocate(model.graph, self.density, self.rule)
+        if not allocation.masked:
+            return Start(masks={})
+        return Start(masks=all_live(model.graph, allocation), probe=Probe(epochs=1, lr=PROBE_LR, nodes=1))
+
+    def settle(self, model: Model, start: Start, answers: Sequence[Answer]) -> Masks:
+        before, after = weights_of(model.graph, model.arrays), answers[0].weights
+        graph = model.graph
+        scores = {layer: ((w - after[layer]) / PROBE_LR) ** 2 / _time(graph, layer) for layer, w in before.items()}
+        return keep_best(graph, allocate(graph, self.density, self.rule), scores)
+
+    def topk_max(self, graph: Graph, masks: Masks) -> int:
+        """Of any mask that may come: weights move between layers, so a layer may lose all but a few."""
+        return max((mask.size for mask in masks.values()), default=0)
+
+    def request(self, graph: Graph, masks: Masks, *, round_number: int, adjustments: int) -> Request | None:
+        if not masks or round_number % self.delta_rounds or round_number > self.stop_round:
+            return None
+        dead = {layer: int(mask.size - np.count_nonzero(mask)) for layer, mask in masks.items()}
+        k = {layer: count for layer, count in dead.items() if count}
+        return Request(block="all", k=k, batches=self.score_batches) if k else None
+
+    def adjust(self, graph: Graph, masks: Masks, request: Request, seen: Seen) -> Change:
+        share = self.prunable * 0.5 ** (seen.round_number / self.stop_round)
+        rows = allocate(graph, self.density, self.rule).rows
+        changed: dict[int, Bits] = {}
+        ranked: list[int] = []
+        stays: dict[int, Bits] = {}
+        scores: dict[int, F32] = {}
+        for layer, mask in masks.items():
+            g = np.where(mask, (seen.before[layer] - seen.weights[layer]) / seen.travel, seen.gradients[layer])
+            scores[layer] = (g**2 / _time(graph, layer)).astype(np.float32)
+            stays[layer] = mask & ~_smallest(seen.weights[layer], mask, share)
+            if layer in rows:  # a class keeps its share: the layer's weights compete among themselves
+                changed[layer] = _filled(stays[layer].copy(), scores[layer], int(mask.sum()))
+            else:
+                ranked.append(layer)
+        places = sum(int(masks[layer].sum()) - int(stays[layer].sum()) for layer in ranked)
+        open_ = {layer: np.flatnonzero(~stays[layer]) for layer in ranked}
+        each = [scores[layer].ravel()[at].astype(np.float64) for layer, at in open_.items()]
+        order = np.argsort(-np.concatenate(each), kind="stable")[:places] if each else np.zeros(0, np.int64)
+        chosen = np.zeros(sum(map(len, each)), np.bool_)
+        chosen[order] = True
+        at = 0
+        for layer, positions in open_.items():
+            new = stays[layer].ravel().copy()
+            new[positions[chosen[at : at + len(positions)]]] = True
+            changed[layer] = new.reshape(stays[layer].shape)
+            at += len(positions)
+        pruned = sum(int((masks[layer] & ~mask).sum()) for layer, mask in changed.items())
+        grown = sum(int((~masks[layer] & mask).sum()) for layer, mask in changed.items())
+        return Change(masks=dict(sorted(changed.items())), pruned=pruned, grown=grown)
+
+
+def _time(graph: Graph, layer: int) -> int:
+    """Multiply-accumulates per sample of one weight of a layer: the positions of its output map."""
+    _, height, width = graph.tensors[graph.layer_ops[layer].output].shape
+    return height * width
+
+
+def _smallest(weights: F32, mask: Bits, share: float) -> Bits:
+    """The share of a layer's live weights that is smallest; at least one weight is not among them."""
+    live = np.flatnonzero(mask)
+    count = min(int(share * len(live)), len(live) - 1)
+    found = np.zeros(mask.size, np.bool_)
+    found[live[np.argsort(np.abs(weights.ravel()[live]), kind="stable")[:count]]] = True
+    return found.reshape(mask.shape)
+
+
+def _filled(mask: Bits, scores: F32, count: int) -> Bits:
+    """The mask with the best of what it leaves out, until `count` live."""
+    flat = mask.ravel()
+    out = np.flatnonzero(~flat)
+    best = out[np.argsort(-scores.ravel()[out], kind="stable")]
+    flat[best[: count - int(flat.sum())]] = True
+    return flat.reshape(mask.shape)
