@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path, PurePosixPath
 
 from fedtiny.boards import root
-from fedtiny.emulation import core_sources, wire_sources
+from fedtiny.emulation import capture_sources, core_sources, wire_sources
 
 M4 = "defined(__ARM_FEATURE_DSP) && defined(__ARM_FP)"  # Cortex-M4F, M7, M33 with their FPU in use
 SAME_BITS = '#pragma GCC optimize("fp-contract=off", "no-math-errno")\n'
@@ -30,7 +30,7 @@ def write_library(folder: Path) -> None:
     """`folder` is made; it must not exist, or be empty."""
     firmware = root() / "firmware"
     portable, tuned = core_sources(), core_sources("m4")
-    sources = [*portable, *(path for path in tuned if path not in portable), *wire_sources()]
+    sources = [*portable, *(path for path in tuned if path not in portable), *wire_sources(), *capture_sources()]
     arduino = firmware / "port" / "arduino"
     sources += [firmware / "port" / "record.c", *sorted((arduino / "src").glob("*.cpp"))]
     included: dict[Path, set[Path]] = {}

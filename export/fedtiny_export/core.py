@@ -133,6 +133,7 @@ def _library() -> ct.CDLL:
             f"ft_{what}": (ct.c_int, [ptr, ptr, u32]) for what in ("set_values", "get_values", "set_stats", "get_stats")
         },
         "ft_set_mask": (ct.c_int, [ptr, u32, u32, ct.c_char_p, u32]),
+        "ft_get_mask": (ct.c_int, [ptr, u32, ptr, u32, ct.POINTER(u32)]),
         "ft_set_thresholds": (ct.c_int, [ptr, ptr, u32]),
         "ft_measure_bn": (ct.c_int, [ptr, u32, ptr, u32, ct.POINTER(u32)]),
         "ft_evaluate": (ct.c_int, [ptr, u32, ct.POINTER(_ScoreSum)]),
@@ -396,6 +397,16 @@ class CoreNode:
 
     def set_mask(self, layer: int, mask: EncodedMask) -> None:
         _check(self._lib.ft_set_mask(self._node, layer, mask.code, mask.data, len(mask.data)), "changing a mask")
+
+    def mask(self, layer: int) -> bytes:
+        """As a bitmap. Raises CoreError for a dense layer."""
+        needed = ct.c_uint32()
+        status = self._lib.ft_get_mask(self._node, layer, None, 0, needed)
+        if status == NOMEM:
+            bitmap = ct.create_string_buffer(needed.value)
+            status = self._lib.ft_get_mask(self._node, layer, bitmap, needed, needed)
+        _check(status, "reading a mask")
+        return bitmap.raw
 
     def set_thresholds(self, thresholds: F32) -> None:
         thresholds = _f32(thresholds)

@@ -60,6 +60,11 @@ typedef struct {
 bool ft_saver_start(ft_saver *saver, ft_service *service, ft_wire *wire, const ft_storage *storage);
 ft_wire_tasks ft_saver_tasks(ft_saver *saver);
 
+/* Samples that a host sends go to FT_AREA_SAMPLES and not into the service's memory, of which this takes FT_SERVICE_STORED bytes. Called
+ * after ft_service_start and before the wire starts; the storage outlives the service. false: there is neither; they go into memory. */
+enum { FT_SERVICE_STORED = 1088 };
+bool ft_service_store_samples(ft_service *service, const ft_storage *storage);
+
 #ifdef __cplusplus
 }
 #endif

@@ -229,11 +229,14 @@ void ft_wire_fail(ft_wire_reply *reply, ft_status status, const char *text, uint
 /* -- The tasks of PROTOCOL.md, done by the core. */
 
 /* One piece of memory: the model at its start, then the node's arena, then what tasks bring and give, and at its end the samples of
- * put_data. Fields are private. */
-typedef struct {
+ * put_data, unless a storage has them. With banks beside it some or all of the arena lies there. Fields are private. */
+typedef struct ft_service {
     uint8_t *memory;
     uint32_t bytes;
     const ft_data *own;
+    ft_status (*load)(struct ft_service *, uint32_t room, const ft_config *, uint32_t *needed); /* NULL: into memory alone */
+    const ft_bank *banks;
+    uint32_t bank_count;
     ft_node *node;         /* NULL: no model runs */
     uint32_t model_bytes;  /* 0: none */
     uint32_t arena_at;     /* offset of the arena */
@@ -241,10 +244,14 @@ typedef struct {
     uint32_t samples, samples_in_all, dev_samples, floats;
     uint32_t peak;         /* bytes of the largest arena so far */
     uint8_t model[FT_WIRE_HASH];
+    struct ft_stored *stored; /* NULL: samples lie in memory (fedtiny_storage.h) */
 } ft_service;
 
 /* memory: 8-byte aligned. own: an application's samples, which outlive the service, or NULL: put_data brings them. */
 void ft_service_start(ft_service *service, void *memory, uint32_t bytes, const ft_data *own);
+/* Banks that are faster than memory, the fastest first, for the parts of the arena; a program that does not call this does not link
+ * it. Before the first model; banks and what they name outlive the service. FT_ERR_ARG: too late, none, or FT_BANKS_MAX and more. */
+ft_status ft_service_banks(ft_service *service, const ft_bank *banks, uint32_t count);
 ft_wire_tasks ft_service_tasks(ft_service *service);
 ft_node *ft_service_node(const ft_service *service); /* NULL: no model yet. For applications that infer between two polls */
 

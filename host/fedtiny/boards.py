@@ -91,9 +91,13 @@ class Emulator(Section):
 
 
 class Node(Section):
-    """The board's part of a node image (images.py): what stands behind port/uart/board.h, and the defines it takes."""
+    """The board's part of a node image (images.py): what stands behind port/uart/board.h, and the defines it takes.
+
+    `samples_bytes`: of its storage, for samples that a host sends; 0: they lie in RAM beside the model.
+    """
 
     sources: Words
+    samples_bytes: int = Field(default=0, ge=0)
     defines: dict[str, str] = {}
     baud: int = Field(default=115_200, ge=1200, le=4_000_000)
 

@@ -44,12 +44,28 @@ def core_sources(variant: str = "") -> list[Path]:
     Raises ConfigError for a variant that has no file.
     """
     source = root() / "firmware" / "src"
-    files = sorted(path for folder in (source, source / "op") for end in ("*.c", "*.S") for path in folder.glob(end))
+    return _of_variant([source, source / "op"], variant, "the core")
+
+
+def infer_sources(variant: str = "") -> list[Path]:
+    """The inference engine's sources, to be compiled with `infer_flags`; a variant as in `core_sources`."""
+    return _of_variant([root() / "firmware" / "infer"], variant, "the inference engine")
+
+
+def infer_flags(board: Board) -> list[str]:
+    """Where the inference engine's header is, and for RISC-V what keeps its sums in registers: GCC's scheduler would
+    load all samples of a tile before it multiplies the first."""
+    scheduler = ["-fno-schedule-insns"] if board.core.startswith("rv32") else []
+    return [f"-I{root() / 'firmware' / 'infer'}", *scheduler]
+
+
+def _of_variant(folders: Sequence[Path], variant: str, whose: str) -> list[Path]:
+    files = sorted(path for folder in folders for end in ("*.c", "*.S") for path in folder.glob(end))
     stems = {path.stem for path in files}
     portable = {stem for stem in stems if not any(stem.startswith(f"{other}_") for other in stems)}
     variants = {stem.removeprefix(f"{other}_") for stem in stems for other in portable if stem.startswith(f"{other}_")}
     if variant and variant not in variants:
-        raise ConfigError(f"the core has no variant '{variant}'. Choose one of {', '.join(sorted(variants))}.")
+        raise ConfigError(f"{whose} has no variant '{variant}'. Choose one of {', '.join(sorted(variants))}.")
     replaced = {stem for stem in portable if variant and f"{stem}_{variant}" in stems}
     wanted = portable - replaced | {f"{stem}_{variant}" for stem in replaced}
     return [path for path in files if path.stem in wanted]
@@ -64,6 +80,11 @@ def wire_sources(*, forward_secrecy: bool = False) -> list[Path]:
         *(path for path in files if forward_secrecy or path not in exchange),
         firmware / "lib" / "monocypher.c",
     ]
+
+
+def capture_sources() -> list[Path]:
+    """Rings and windows for applications that take their own samples."""
+    return sorted((root() / "firmware" / "src" / "capture").glob("*.c"))
 
 
 def wire_flags() -> list[str]:

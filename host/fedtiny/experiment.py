@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from fedtiny.boards import Board, board_files, load_board, node_banks, refuse_training
 from fedtiny.config import Config, keys, load_config, method_of, to_toml, value_of
 from fedtiny.federation.records import Event, RoundRecord, Selection
-from fedtiny.federation.server import Server, ServerSettings, ignore, quorum_of
-from fedtiny.federation.tasks import Fleet, NodeFailure, NodeReport, PutData, Report
+from fedtiny.federation.server import Server, ServerSettings, first_load, ignore, quorum_of
+from fedtiny.federation.tasks import Fleet, Load, NodeFailure, NodeReport, PutData, Report
 from fedtiny.journal import SqliteJournal
 from fedtiny.pruning import FedTiny, Method, Public
 from fedtiny.runfolder import BLOB, CARD, CONFIG, JOURNAL, METRICS, ONNX, REPORT, RESULT, RunFolder
@@ -47,6 +47,9 @@ _FREE = (
     "run.",
 )
 """What may change when a run goes on."""
+
+
+FORCE = "-s fleet.force_training=true"
 
 
 def silent(phase: str) -> None:
@@ -178,13 +181,16 @@ class Experiment:
         """Pre-trains, opens the fleet, deals the data and has the nodes select; or goes on with the journal's run."""
         began = time.perf_counter()
         kept = self._journal.state
+        model, settings, public = self._start(fresh=kept is None), self._settings(), self._public_samples()
+        if self.config.fleet.kind == "wire" and self._given is None and kept is None:
+            self._refuse_unfit(first_load(model, self.method, settings, public))
         fleet = self._opened()
         server = Server(
-            model=self._start(fresh=kept is None),
+            model=model,
             method=self.method,
-            public=self._public_samples(),
+            public=public,
             fleet=fleet,
-            settings=self._settings(),
+            settings=settings,
             evaluate=self._evaluate,
             journal=self._journal,
             listen=self._listen,
@@ -315,7 +321,7 @@ class Experiment:
         if settings.kind == "simulated":
             options |= {"device": settings.device, "stacked": settings.stacked}
         if settings.kind == "wire":
-            options["file"] = settings.file
+            options |= {"file": settings.file, "tell": self._watch}
         self._fleet = fleet = self._given or open_fleet(settings.kind, tuple(self.shards), **options)
         self._deal(fleet)
         files = board_files()
@@ -323,8 +329,16 @@ class Experiment:
             self._refuse_training(load_board(name))
         return fleet
 
+    def _refuse_unfit(self, load: Load) -> None:
+        """Before anything is built for a fleet's boards or sent to them."""
+        from fedtiny.fleet import refuse_unfit_boards
+
+        shards = {node: _put(shard) for node, shard in self.shards.items()}
+        force = self.config.fleet.force_training
+        refuse_unfit_boards(self.config.fleet.file, shards, load, force=force, how=FORCE)
+
     def _refuse_training(self, board: Board) -> None:
-        refuse_training(board, force=self.config.fleet.force_training, how="-s fleet.force_training=true")
+        refuse_training(board, force=self.config.fleet.force_training, how=FORCE)
 
     def _deal(self, fleet: Fleet) -> None:
         """Raises FleetError where fewer nodes than the quorum take their data; the others may come later."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedtiny import emulation
 from fedtiny.boards import Board, Node, root
-from fedtiny.emulation import build, core_sources, need_tools, wire_flags, wire_sources
+from fedtiny.emulation import build, capture_sources, core_sources, need_tools, wire_flags, wire_sources
 from fedtiny_export.errors import ConfigError
 
 SHARED = ("port/uart/main.c", "port/uart/receive.c", "port/record.c")
@@ -34,16 +37,54 @@ def node_of(board: Board) -> Node:
     return board.node
 
 
-def build_node(board: Board, out: Path, *, optimise: str = "-Os", flags: Sequence[str] = ()) -> Path:
-    """Compiles the node image of a board; returns `out`, an ELF file. Raises ConfigError as emulation.build does."""
+def build_node(
+    board: Board, out: Path, *, app: Path | None = None, optimise: str = "-Os", flags: Sequence[str] = ()
+) -> Path:
+    """Compiles the node image of a board; returns `out`, an ELF file.
+
+    `app`: a folder of C sources, an application beside the node (firmware/port/uart/app.h). Raises ConfigError as
+    emulation.build does, and where the folder has no source.
+    """
     node = node_of(board)
     firmware = root() / "firmware"
     sources = [*core_sources(board.toolchain.variant), *wire_sources()]
     sources += [firmware / name for name in (*SHARED, *node.sources)]
+    if app is not None:
+        own = sorted(app.glob("*.c"))
+        if not own:
+            raise ConfigError(f"{app} has no C source. Give a folder like firmware/examples/accelerometer.")
+        sources += [*own, *capture_sources()]
     defines = {**node.defines, "NODE_BOARD": f'"{board.name}"', "NODE_BAUD": str(node.baud)}
     build(board, sources, out=out, optimise=optimise, defines=defines, flags=[*wire_flags(), *flags])
     _sign(out)
     return out
+
+
+def kept_node(board: Board, folder: Path) -> Path:
+    """Where the node image of today's sources and board file lies in `folder`, once it was built."""
+    firmware = root() / "firmware"
+    told = hashlib.sha256(repr(board).encode() + Path(__file__).read_bytes() + Path(emulation.__file__).read_bytes())
+    for part in ("include", "src", "lib", "port"):
+        for path in sorted((firmware / part).rglob("*.*")):
+            told.update(f"{path.relative_to(firmware)}\0".encode() + path.read_bytes())
+    return folder / f"{board.name}-{told.hexdigest()[:12]}.elf"
+
+
+def keep_node(board: Board, folder: Path) -> Path:
+    """The node image in `folder`, built if it is not there yet; those of older sources go. Raises ConfigError."""
+    image = kept_node(board, folder)
+    if image.is_file():
+        return image
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as workshop:
+            os.replace(build_node(board, Path(workshop) / "node.elf"), image)
+        for old in folder.glob(f"{board.name}-{'?' * 12}.elf"):
+            if old != image:
+                old.unlink(missing_ok=True)
+    except OSError as problem:
+        raise ConfigError(f"cannot keep an image in {folder}: {problem.strerror}.") from None
+    return image
 
 
 def _sign(elf: Path) -> None:

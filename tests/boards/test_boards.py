@@ -27,12 +27,12 @@ from tests.firmware.boards import need
 from tests.system.conftest import Fedtiny
 
 BOARD = "qemu-netduinoplus2"
-# From outside: PlatformIO's files of these boards (maximum_ram_size, maximum_size), and what of flash is the record's.
+# From outside: PlatformIO's files of these boards (maximum_ram_size, maximum_size), and what of flash is storage.
 PLATFORMIO = {
-    "blackpill_f411ce": (131072, 524288, 0x40000),
+    "blackpill_f411ce": (131072, 524288, 0x70000),
     "disco_f746ng": (327680, 1048576, 0),
-    "netduinoplus2": (131072, 1048576, 0x40000),
-    "nucleo_f446re": (131072, 524288, 0x40000),
+    "netduinoplus2": (131072, 1048576, 0xC0000),
+    "nucleo_f446re": (131072, 524288, 0x70000),
     "nucleo_h743zi": (524288, 2097152, 0),
     "nucleo_l4r5zi": (655360, 2097152, 0),
 }
@@ -51,9 +51,9 @@ def model(name: str, width: int | None = None) -> bytes:
 def test_the_memory_of_a_board_is_what_platformio_says_of_it(name: str) -> None:
     memory = load_board(name).memory
     assert memory is not None
-    ram, flash, record = PLATFORMIO[name]
+    ram, flash, storage = PLATFORMIO[name]
     assert max(bank.bytes for bank in memory.banks) == memory.banks[0].bytes == ram
-    assert memory.flash.bytes + record == flash
+    assert memory.flash.bytes + storage == flash
 
 
 @pytest.mark.parametrize("name", ESP)
@@ -79,9 +79,13 @@ def test_what_platformio_builds_is_what_the_board_files_say() -> None:
         assert plan is not None
         section = f"env:{plan.environment}"
         assert (value(section, "board"), value(section, "platform")) == (plan.board, plan.platform)
-        [memory] = re.findall(r"-DFEDTINY_MEMORY=(\d+)", value(section, "build_flags")) or [None]
+        flags = value(section, "build_flags")
+        psram = re.findall(r"-DFEDTINY_PSRAM=(\d+)", flags)
+        [memory] = psram or re.findall(r"-DFEDTINY_MEMORY=(\d+)", flags) or [None]
         assert plan.memory_bytes == (int(memory) if memory else None)
-        assert (plan.memory_bytes or 0) <= next(iter(node_banks(board).values()))
+        banks = node_banks(board)
+        assert (plan.memory_bytes or 0) <= banks["psram" if psram else next(iter(banks))]
+        assert bool(psram) == ("-DBOARD_HAS_PSRAM" in flags) == ("psram" in banks)
 
 
 def test_every_board_that_can_be_bought_names_its_data_sheet_and_how_it_is_flashed() -> None:

@@ -24,6 +24,7 @@ from fedtiny.fleet.roster import read_roster
 from fedtiny.fleet.wire import WireFleet
 from fedtiny.link.connection import Connection
 from fedtiny.link.session import Identity
+from fedtiny.testing.nodes import Node, native_node
 
 from ..fleet.fleets import Lab, put_data, run_of
 from ..host import runs
@@ -64,17 +65,24 @@ def compile_library(library: Path, out: Path, prefix: str = "", machine: tuple[s
 
 
 @pytest.fixture(scope="module")
-def sketch(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def objects(library: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The library, compiled for this computer."""
+    return compile_library(library, tmp_path_factory.mktemp("objects") / "objects")
+
+
+def link_sketch(library: Path, objects: list[Path], program: Path, *defines: str) -> Path:
     """BenchNode.ino on this computer."""
-    out = tmp_path_factory.mktemp("sketch")
-    objects = compile_library(library, out / "objects")
     includes = [f"-I{library / 'src'}", f"-I{STAND_IN}", "-include", "Arduino.h"]
-    program = out / "BenchNode"
-    command = ["g++", *CXX_FLAGS, *includes, "-DFEDTINY_MEMORY=400000", "-x", "c++", str(SKETCH)]
+    command = ["g++", *CXX_FLAGS, *includes, *defines, "-x", "c++", str(SKETCH)]
     subprocess.run(
         [*command, str(STAND_IN / "host" / "core.cpp"), "-x", "none", *objects, "-lm", "-o", program], check=True
     )
     return program
+
+
+@pytest.fixture(scope="module")
+def sketch(library: Path, objects: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return link_sketch(library, objects, tmp_path_factory.mktemp("sketch") / "BenchNode", "-DFEDTINY_MEMORY=400000")
 
 
 @pytest.fixture
@@ -124,6 +132,30 @@ def test_a_sketch_keeps_its_key_when_the_newer_half_of_its_record_is_torn(lab: L
             return (await node.reach()).boot_counter
 
     assert asyncio.run(starts()) == device.boot_counter + 1
+
+
+@pytest.mark.parametrize(("there", "bytes_of_it"), [("1048576", 1 << 20), ("1000000", 163840)], ids=["psram", "none"])
+def test_a_sketch_takes_the_psram_that_is_there_and_has_its_own_memory_where_none_is(
+    there: str, bytes_of_it: int, library: Path, objects: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same bits, whether its arena lies in one piece or in two."""
+    defines = ("-DFEDTINY_PSRAM=1048576", "-DFEDTINY_MEMORY=163840")
+    program = link_sketch(library, objects, tmp_path / "BenchNode", *defines)
+    monkeypatch.setenv("PSRAM_BYTES", there)
+    lab = Lab(tmp_path / "lab", ("n1",), links={"n1": f"process:{program} {tmp_path}/n1.record"}).write()
+    told: list[int] = []
+    enrol(read_roster(lab.file), ["n1"], enrolled=lambda node, hello: told.append(hello.arena_bytes))
+    assert told == [bytes_of_it]
+    updates = []
+    fleet = WireFleet(read_roster(lab.file))
+    try:
+        for node in (Node(fleet, "n1"), native_node()):
+            node.put_data(*runs.samples(40, seed=1))
+            node.load(runs.model())
+            updates.append(node.train(lr=0.05))
+    finally:
+        fleet.close()
+    assert updates[0].values.tobytes() == updates[1].values.tobytes()
 
 
 def test_a_sketch_that_cannot_store_its_record_says_so_and_stays_silent(sketch: Path) -> None:

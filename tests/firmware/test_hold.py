@@ -16,10 +16,11 @@ from fedtiny.bench.cases import blob as blob_of
 from fedtiny.emulation import missing_packages
 from fedtiny_export.blob import write_blob
 from fedtiny_export.core import CoreNode, NodeConfig, _library, _Memory, plan
+from fedtiny_export.errors import CoreError
 from fedtiny_export.masks import encode_mask
 from fedtiny_export.torch_in import from_torch
 
-from .nets import ALL_MODES, INPUT, make, random_masks, random_samples
+from .nets import ALL_MODES, INPUT, NETS, make, random_masks, random_samples
 from .test_high_water import marks
 
 NET = "conv over rows of 14"
@@ -89,6 +90,21 @@ def test_a_node_tells_the_same_however_its_layers_are_held(by_layer: bool, last_
     nodes = [node_of(0.9, hold=hold, **knobs) for hold in ("by_cost", "sparse")]
     for whole, sparse in zip(*(answers(node, by_layer=by_layer) for node in nodes), strict=True):
         np.testing.assert_array_equal(whole, sparse)
+
+
+@pytest.mark.parametrize("net", sorted(NETS))
+@pytest.mark.parametrize("density", [0.05, 0.9])
+def test_a_mask_is_read_back_as_it_was_set_however_its_layer_is_held(net: str, density: float) -> None:
+    _, model = make(net)
+    loaded, later = random_masks(model, density), random_masks(model, density, seed=1)
+    node = CoreNode(write_blob(model.graph, model.arrays, loaded), config(topk_max=0))
+    for layer, name in enumerate(model.graph.layer_names[1:], 1):
+        assert node.mask(layer) == np.packbits(loaded[name], bitorder="little").tobytes()
+        later[name].flat[np.flatnonzero(later[name])[loaded[name].sum() :]] = False  # no more than there was
+        node.set_mask(layer, encode_mask(later[name]))
+        assert node.mask(layer) == np.packbits(later[name], bitorder="little").tobytes()
+    with pytest.raises(CoreError, match="argument"):
+        node.mask(0)
 
 
 def test_a_batch_side_by_side_a_low_density_and_who_asks_for_it_stay_sparse() -> None:

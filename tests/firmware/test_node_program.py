@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fedtiny_export.blob import write_blob
-from fedtiny_export.core import CoreNode, NodeConfig, plan
+from fedtiny_export.core import CoreNode, NodeConfig, plan, plan_banks
 
 from .nets import ALL_MODES, make, node_of, random_masks, random_samples
 
@@ -59,7 +59,44 @@ def test_it_trains_as_the_library_does_and_plans_the_same_bytes(files: tuple[Pat
     assert told["arena_bytes"] == json.loads(call("plan", blob).stdout)["train"]["peak"] == node.memory.peak
 
 
-@pytest.mark.parametrize("arguments", [[], ["plan"], ["dance", "x"], ["plan", "missing.ftm"], ["train", "a", "b"]])
+def test_it_plans_over_banks_as_the_library_does(files: tuple[Path, Path]) -> None:
+    blob, _ = files
+    one = json.loads(call("plan", blob).stdout)["train"]
+    assert "parts" not in one
+    sizes = [one["peak"] - 64, 4096]
+    told = json.loads(call("plan", blob, *(word for size in sizes for word in ("--bank", str(size)))).stdout)["train"]
+    memory, spread = plan_banks(blob.read_bytes(), NodeConfig(micro_batch=8, modes=("train",)), sizes)
+    assert told["missing"] is None
+    assert {part: at["bank"] for part, at in told["parts"].items()} == dict(spread.banks)
+    assert {part: at["bytes"] for part, at in told["parts"].items()} == dict(spread.parts)
+    assert set(spread.banks.values()) == {0, 1}
+    assert (told["peak"], memory.peak) == (one["peak"], one["peak"])
+    assert all(0 < used <= size for used, size in zip(told["banks"], sizes, strict=True))
+
+
+def test_it_names_the_part_that_no_bank_holds(files: tuple[Path, Path]) -> None:
+    blob, _ = files
+    done = call("plan", blob, "--bank", "4096", "--bank", "0x1000")
+    assert done.returncode == 0
+    missing = plan_banks(blob.read_bytes(), NodeConfig(micro_batch=8, modes=("train",)), [4096, 4096])[1]
+    told = json.loads(done.stdout)["train"]["missing"]
+    assert told == {"part": missing.missing, "bytes": missing.parts[missing.missing or ""]}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["plan"],
+        ["dance", "x"],
+        ["plan", "missing.ftm"],
+        ["train", "a", "b"],
+        ["plan", "a", "--bank"],
+        ["plan", "a", "--bank", "x"],
+        ["plan", "a", "--bank", "0"],
+        ["plan", "a", *["--bank", "9"] * 5],
+    ],
+)
 def test_a_wrong_call_says_so_and_exits_with_2(arguments: list[str]) -> None:
     done = call(*arguments)
     assert done.returncode == 2

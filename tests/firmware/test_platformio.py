@@ -24,7 +24,15 @@ import pytest
 
 import fedtiny
 from fedtiny.boards import load_board, root
-from fedtiny.emulation import DETERMINISTIC, compile_command, core_sources, size_flags, wire_flags, wire_sources
+from fedtiny.emulation import (
+    DETERMINISTIC,
+    capture_sources,
+    compile_command,
+    core_sources,
+    size_flags,
+    wire_flags,
+    wire_sources,
+)
 from fedtiny.fleet.manage import enrol
 from fedtiny.fleet.roster import read_roster
 from fedtiny.images import MARK, SHARED, build_node, node_command, node_of
@@ -285,7 +293,7 @@ def test_a_project_of_ones_own_takes_the_library(stand_in: dict[str, str], tmp_p
     assert done.returncode == 0, done.stdout + done.stderr
     for name, variant in (("mine", "m4"), ("plain", "")):
         compiled = database(build_folder(stand_in, name) / "compile_commands.json")
-        sources = {*core_sources(variant), *wire_sources(), FIRMWARE / "port/record.c"}
+        sources = {*core_sources(variant), *wire_sources(), *capture_sources(), FIRMWARE / "port/record.c"}
         assert ours(compiled) == {*sources, FIRMWARE / "port/arduino/src/FedtinyNode.cpp"}
         for path in ours(compiled):
             assert path.suffix == ".S" or "-ffp-contract=off" in compiled[path].flags

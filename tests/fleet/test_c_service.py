@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,11 +22,13 @@ from fedtiny.federation.tasks import (
 )
 from fedtiny.fleet.encoding import Packer, reply_of
 from fedtiny.fleet.native import NativeNode
+from fedtiny.fleet.planning import node_config
 from fedtiny.link.endpoint import Answer, Endpoint, Job
 from fedtiny.link.memory import Faults, MemoryWire
 from fedtiny.link.messages import ObjectKind, TaskKind
 from fedtiny.link.objects import Payload
 from fedtiny_export.blob import write_blob
+from fedtiny_export.core import plan_banks
 from fedtiny_export.errors import CoreError
 from fedtiny_export.values import pack_stats
 
@@ -41,9 +44,9 @@ ARG, STATE, NOMEM, DATA, BLOB = 6, 5, 4, 8, 1
 class Pair:
     """A node asked directly, and one in C behind a line."""
 
-    def __init__(self, memory: int = 1 << 20, faults: Faults | None = None) -> None:
+    def __init__(self, memory: int = 1 << 20, faults: Faults | None = None, banks: Sequence[int] = ()) -> None:
         self.direct = NativeNode()
-        self.node = CNode(work=None, memory=memory)
+        self.node = CNode(work=None, memory=memory, banks=banks)
         self.line: MemoryWire = wire(self.node, faults)
 
     def ask(self, task: Task, most: int = 1 << 20) -> tuple[Reply, Reply]:
@@ -85,8 +88,12 @@ def test_a_task_gives_the_cores_answer(pair: Pair, name: str) -> None:
     same(*pair.ask(TASKS[name]))
 
 
-def test_a_whole_life_gives_the_cores_answers(pair: Pair) -> None:
-    """Each task changes what the next one finds."""
+@pytest.mark.parametrize(
+    "banks", [(), (1 << 20,), (8192, 16384), (4096, 24576, 4096), (64,)], ids=lambda banks: f"{len(banks)}:{sum(banks)}"
+)
+def test_a_whole_life_gives_the_cores_answers(banks: tuple[int, ...]) -> None:
+    """Each task changes what the next one finds; the parts of the arena lie in one piece, or where there is room."""
+    pair = filled(Pair(banks=banks))
     graph, arrays = runs.model().graph, runs.model().arrays
     stats = np.stack([np.abs(pack_stats(graph, arrays) + np.float32(0.1 * k)) for k in range(3)])
     x, y = runs.samples(25, seed=2)
@@ -210,6 +217,35 @@ def test_memory_that_does_not_suffice_is_said_with_numbers_and_nothing_breaks() 
                 same(expected[name], reply_of(task, [answer], replace(host.hello, board="native")))
     assert seen >= {(name, 0) for name in TASKS} | {("put", NOMEM), ("load", NOMEM)}
     assert any(status == NOMEM for name, status in seen if name in TASKS)
+
+
+def test_a_bank_takes_what_the_piece_of_memory_has_no_room_for() -> None:
+    """Samples, model and a task's objects stay in the piece; a part that no bank holds is named by its bytes."""
+    model = runs.model()
+    blob = write_blob(model.graph, model.arrays, masks(model.graph, 0))
+    x, y = runs.samples(40, seed=1)
+    load = Load(blob=blob, micro_batch=8, topk_max=64)
+    arena = NativeNode()
+    arena.do(load)
+    most = max(plan_banks(blob, node_config(load), [1 << 20])[1].parts.values())
+    memory = 40_000  # 24 KB of samples, the model, and what goes over the wire
+    assert arena.core.memory.peak > memory
+    for bank, status in ((most - 8, NOMEM), (arena.core.memory.peak, 0)):
+        pair = Pair(memory=memory, banks=(bank,))
+        pair.direct.do(load)
+        same(*pair.ask(PutData(x=x, y=y, dev_count=8)))
+        if status:
+            assert pair.refusal(load).problem.startswith(f"{most} bytes wanted, ")
+        else:
+            same(*pair.ask(load))
+            same(*pair.ask(TASKS["train"]))
+
+
+def test_banks_come_before_the_first_model_and_are_not_too_many() -> None:
+    node = filled(Pair(banks=(8192,))).node
+    assert node.add_banks(8192) == ARG
+    for count, status in ((0, ARG), (1, 0), (3, 0), (4, ARG)):
+        assert CNode(work=None).add_banks(*[64] * count) == status
 
 
 def bad_jobs() -> dict[str, Job]:

@@ -23,7 +23,8 @@ from fedtiny.federation.tasks import Install, Load, NodeFailure, Report, Score, 
 from fedtiny.fleet.manage import record as first_record
 from fedtiny.fleet.native import NativeFleet
 from fedtiny.fleet.roster import read_roster
-from fedtiny.fleet.wire import Held, WireFleet
+from fedtiny.fleet.wire import WireFleet
+from fedtiny.fleet.wirenode import Held
 from fedtiny.link import endpoint
 from fedtiny.pruning import FedAvg
 from fedtiny_export.blob import write_blob
@@ -57,6 +58,17 @@ def told(outcome: Outcome, what: str, tried: int = 1) -> None:
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal counts after half a second instead of five in which the genuine node may answer."""
     monkeypatch.setattr(endpoint, "REFUSED_S", 0.5)
+
+
+def test_nodes_whose_memory_comes_in_pieces_train_the_same_model(lab: Lab, in_process: list[Any]) -> None:
+    """The samples and what goes over the wire fit the piece; most of the arena does not."""
+    lab.options = "--memory 60000 --bank 16384 --bank 98304"
+    fleet = WireFleet(lab.write().enrolled())
+    try:
+        put_data(fleet)
+        assert run_of(runs.server(fleet)) == in_process
+    finally:
+        fleet.close()
 
 
 def test_a_run_over_programs_ends_with_the_model_of_the_run_in_process(

@@ -25,6 +25,7 @@ from .runs import ListJournal, WatchedFleet, method, model, net, server, setting
 
 ORDERS = 20
 
+
 def sha(run) -> str:
     arrays = run.model.arrays
     return hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays))).hexdigest()
@@ -56,7 +57,8 @@ def test_the_order_of_arrival_changes_no_bit(outcome: Outcome):
         list(run.rounds())
         shas.add(sha(run))
     assert len(shas) == 1
-    outcome("answers overtake each other", end="host", tried=ORDERS, what="orders", result="the same model, bit for bit")
+    same = "the same model, bit for bit"
+    outcome("answers overtake each other", end="host", tried=ORDERS, what="orders", result=same)
 
 
 def test_another_seed_gives_another_model():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes as ct
 import os
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -13,9 +14,11 @@ from fedtiny.link.objects import Payload
 from fedtiny_export.core import library_path
 
 from .node import Work, echo
+from .storage import Flash
 
 RECORD, KEY, HASH, OBJECTS, NUMBERS, RESULTS = 72, 32, 16, 4, 128, 80
 WIRE_BYTES = 6144  # at least sizeof(ft_wire) with 64-bit pointers
+SAVER_BYTES = 512  # at least sizeof(ft_saver) with 64-bit pointers
 GUARD = b"\xa5" * 64
 FOREVER = 0x7FFFFFFF
 U8, U16, U32, PTR = ct.c_uint8, ct.c_uint16, ct.c_uint32, ct.c_void_p
@@ -101,15 +104,23 @@ class _Head(ct.Structure):
     _fields_ = [("port", PTR), ("facts", PTR), ("tasks", _Tasks), ("counts", _Counts)]
 
 
+class _Bank(ct.Structure):
+    _fields_ = [("at", PTR), ("bytes", U32)]
+
+
 class _Service(ct.Structure):
     _fields_ = [
         ("memory", PTR),
         ("bytes", U32),
         ("own", PTR),
+        ("load", PTR),
+        ("banks", PTR),
+        ("bank_count", U32),
         ("node", PTR),
         *((name, U32) for name in ("model_bytes", "arena_at", "samples_at")),
         *((name, U32) for name in ("samples", "samples_in_all", "dev_samples", "floats", "peak")),
         ("model", U8 * HASH),
+        ("stored", PTR),
     ]
 
 
@@ -128,7 +139,11 @@ def library() -> ct.CDLL:
         "ft_wire_add_integer": (None, [ct.POINTER(_Reply), U32]),
         "ft_wire_add_double": (None, [ct.POINTER(_Reply), ct.c_double]),
         "ft_service_start": (None, [ct.POINTER(_Service), PTR, U32, PTR]),
+        "ft_service_banks": (ct.c_int, [ct.POINTER(_Service), ct.POINTER(_Bank), U32]),
+        "ft_service_store_samples": (ct.c_bool, [ct.POINTER(_Service), PTR]),
         "ft_service_tasks": (_Tasks, [ct.POINTER(_Service)]),
+        "ft_saver_start": (ct.c_bool, [PTR, ct.POINTER(_Service), PTR, PTR]),
+        "ft_saver_tasks": (_Tasks, [PTR]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(lib, name)
@@ -144,7 +159,10 @@ def make_record(device: str, key: bytes | None, boot: int) -> bytes:
 
 
 class CNode:
-    """`work` as in node.py, or the service on `memory` bytes where it is None."""
+    """`work` as in node.py, or the service on `memory` bytes, and banks beside it, where it is None.
+
+    `storage`: for samples; `areas`: the ft_storage for models.
+    """
 
     def __init__(
         self,
@@ -158,9 +176,12 @@ class CNode:
         plain: bool = False,
         bytes_per_s: float = 0.0,
         memory: int = 1 << 20,
+        banks: Sequence[int] = (),
         random: bool = True,
         record: bytes | None = None,
         storage_fails: bool = False,
+        areas: Any = None,
+        storage: Flash | None = None,
     ) -> None:
         self.stream = stream
         self.done: list[int] = []
@@ -188,11 +209,26 @@ class CNode:
             self._memory = (ct.c_uint64 * (memory // 8))()
             self._service = _Service()
             lib.ft_service_start(self._service, self._memory, memory, None)
+            if banks:
+                assert self.add_banks(*banks) == 0
+            if storage is not None:
+                self._storage = storage
+                lib.ft_service_store_samples(self._service, ct.byref(storage.table))
             self._tasks = lib.ft_service_tasks(self._service)
+            if areas is not None:
+                self._saver = ct.create_string_buffer(SAVER_BYTES)
+                lib.ft_saver_start(self._saver, self._service, self._state, ct.byref(areas))
+                self._tasks = lib.ft_saver_tasks(self._saver)
         else:
             self._tasks = _Tasks(None, PLACE(self._place), WORK(self._do), ROOM(self._room))
         self.status = lib.ft_wire_start(self._state, self._port, self._facts, self._tasks)
         self._lib = lib
+
+    def add_banks(self, *sizes: int) -> int:
+        """The status of ft_service_banks."""
+        self._pieces = [(ct.c_uint64 * (size // 8))() for size in sizes]
+        self._banks = (_Bank * len(sizes))(*((ct.addressof(p), ct.sizeof(p)) for p in self._pieces))
+        return int(library().ft_service_banks(self._service, self._banks, len(sizes)))
 
     # -- what node.py has
 

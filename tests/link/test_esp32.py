@@ -119,6 +119,23 @@ def test_a_chip_that_is_reset_in_the_middle_comes_back_from_its_nvs(uart_node: P
     run(work())
 
 
+def test_a_partition_keeps_the_model_over_a_reset(uart_node: Path, tmp_path: Path) -> None:
+    nvs, sent = tmp_path / "nvs", []
+    (tmp_path / "nvs.partition").write_bytes(bytes(1 << 18))
+
+    async def work() -> None:
+        for start in range(3):
+            async with Connection(open_link(uart_link(uart_node, nvs)), Identity("n1", key=KEY)) as host:
+                if start == 0:
+                    await host.enrol(KEY)
+                assert_same_bits(await taught(host, LESSON), LESSON)
+                sent.append(host.traffic.down["data.model"])
+
+    run(work())
+    assert sent[0] > len(LESSON.blob)
+    assert sent[1:] == [0, 0]
+
+
 @pytest.mark.skipif(not HAVE_MOSQUITTO, reason="no mosquitto: apt-get install mosquitto")
 @pytest.mark.skipif(not HAVE_LIBMOSQUITTO, reason="no libmosquitto: apt-get install libmosquitto-dev")
 def test_a_node_behind_a_broker_learns_from_messages_in_pieces_and_survives_the_brokers_death(

@@ -25,6 +25,10 @@ ALLOWED = {
     "boards": set[str](),
     "emulation": {"boards"},
     "images": {"boards", "emulation"},
+    "infer_boards": {"boards", "emulation"},
+    "verify": {"boards", "infer_boards"},
+    "modelsource": {"config", "data", "runfolder"},
+    "modelplan": {"boards", "flash", "fleet", "modelsource"},
     "runfolder": set[str](),
     "journal": {"federation", "pruning"},
     "report": {"runfolder"},
@@ -39,8 +43,11 @@ ALLOWED = {
     "doctor": {"boards", "emulation", "flash"},
     "study": {"config", "experiment", "result", "report"},
     "testing": {"config", "experiment", "federation", "fleet"},
-    "commands": {"boards", "doctor", "flash", "fleet", "link", "newboard", "report", "study"},
-    "bench": {"boards", "emulation", "models", "federation", "fleet", "link"},
+    "commands": {
+        "boards", "doctor", "flash", "fleet", "link", "modelplan", "modelsource", "newboard", "report", "study",
+        "verify",
+    },
+    "bench": {"boards", "emulation", "infer_boards", "models", "federation", "fleet", "link"},
     "__main__": {"cli"},
     "cli": {
         "bench", "commands", "config", "experiment", "fleet", "journal", "progress", "report", "result", "runfolder",
@@ -77,8 +84,11 @@ MAY_INCLUDE = {
     "middle": {"public", "base", "op", "middle"},
     "node": {"public", "base", "op", "middle"},
     "wire": {"public", "base", "op", "lib", "wire"},
+    "capture": {"public", "base", "capture"},
     "lib": {"lib"},
-    "port": {"public", "port"},
+    "infer": {"infer"},  # exported networks: a library of its own, which a board's program may use
+    "port": {"public", "port", "infer"},
+    "examples": {"public", "port", "examples"},
 }
 
 
@@ -156,7 +166,8 @@ def wrong_includes(path: str, source: str) -> list[str]:
 def _found(path: str, name: str) -> str:
     """What an include means: beside the file, in the folders that the compiler is told, or somewhere in the ports."""
     firmware = ROOT / "firmware"
-    folders = [(firmware / path).parent, *(firmware / at for at in ("include", "src", "src/op", "lib/monocypher"))]
+    told = ("include", "src", "src/op", "lib/monocypher", "infer")
+    folders = [(firmware / path).parent, *(firmware / at for at in told)]
     for folder in folders:
         if (folder / name).is_file():
             return (folder / name).resolve().relative_to(firmware).as_posix()
@@ -167,7 +178,7 @@ def _level(path: str) -> str:
     part, _, rest = path.partition("/")
     if part != "src":
         return "public" if part == "include" else part
-    if rest.startswith(("op/", "wire/")):
+    if rest.startswith(("capture/", "op/", "wire/")):
         return rest.partition("/")[0]
     stem = Path(path).stem
     return "base" if stem in BASE else "middle" if stem in MIDDLE else "node"
@@ -200,9 +211,9 @@ def test_links_know_nothing_of_what_goes_over_them(path: Path) -> None:
     assert {name for name in ours if not name.startswith("fedtiny_export.errors")} == set()
 
 
-def test_the_public_headers_are_the_core_the_wire_and_storage() -> None:
+def test_the_public_headers_are_the_core_capture_storage_and_the_wire() -> None:
     found = sorted(path.name for path in (ROOT / "firmware" / "include").rglob("*.h"))
-    assert found == ["fedtiny.h", "fedtiny_storage.h", "fedtiny_wire.h"]
+    assert found == ["fedtiny.h", "fedtiny_capture.h", "fedtiny_storage.h", "fedtiny_wire.h"]
 
 
 @pytest.mark.parametrize(
@@ -244,8 +255,13 @@ def test_a_heavy_import_is_caught_only_where_it_costs_the_start() -> None:
         ("src/train.c", '#include "wire/cbor.h"'),
         ("src/node.c", '#include "fedtiny_wire.h"\n#include "monocypher.h"'),
         ("src/wire/work.c", '#include "../net.h"'),
+        ("src/capture/ring.c", '#include "../wire/wire.h"'),
+        ("src/wire/work.c", '#include "../capture/ring.h"'),
+        ("examples/button/app.c", '#include "net.h"'),
         ("port/posix/main.c", '#include "../../src/net.h"'),
         ("port/posix/serve.c", '#include "../../src/wire/wire.h"'),
+        ("infer/conv_s8.c", '#include "fedtiny.h"'),
+        ("src/node.c", '#include "fedtiny_infer.h"'),
     ],
 )
 def test_a_wrong_include_is_caught(path: str, source: str) -> None:

@@ -19,7 +19,8 @@ import pytest
 
 from fedtiny import Experiment, load_config
 from fedtiny.boards import load_board
-from fedtiny.fleet.wire import WireFleet, WireNode
+from fedtiny.fleet.wire import WireFleet
+from fedtiny.fleet.wirenode import WireNode
 from fedtiny.images import build_node
 
 from ..conftest import Outcome
@@ -108,11 +109,14 @@ def test_two_boards_train_the_model_of_the_run_in_process(fedtiny: Fedtiny, boar
 
 
 def test_a_board_that_loses_power_in_a_round_costs_no_bit(fedtiny: Fedtiny, boards: Lab, outcome: Outcome) -> None:
-    """kill -9 of an emulator while its update comes up; the next start finds only its record."""
+    """kill -9 of an emulator while its update comes up; the next start finds its record and its last model, so that no
+    byte of the blob is sent again."""
     boards.enrolled()
+    model_bytes: list[int] = []
 
     def disturb(fleet: WireFleet) -> None:
         node = fleet._nodes["n2"]
+        model_bytes.append(node.connection.traffic.down["data.model"])
         line = node.connection._line
         assert line is not None
         when_heard(node, 3000, lambda: os.kill(line._process.pid, signal.SIGKILL))  # type: ignore[attr-defined]
@@ -122,6 +126,9 @@ def test_a_board_that_loses_power_in_a_round_costs_no_bit(fedtiny: Fedtiny, boar
     assert [fleet.histories()[name].resets for name in boards.names] == [0, 1]
     assert [boots(boards.record(name)) for name in boards.names] == [1, 2]
     assert over_uart == parsed(fedtiny("run", *MINI, "--rounds", "2"))["model_sha256"]
+    traffic = fleet.traffic()["n2"]
+    assert model_bytes == [traffic.down["data.model"]] != [0]
+    assert traffic.sessions == 2
     outcome("FedTiny over two boards' UARTs in QEMU", end="both", tried=1, what="loss of power in a round", result=SAME)
 
 

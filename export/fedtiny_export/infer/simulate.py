@@ -191,7 +191,7 @@ def _weighted_s8(op: Operator, tensors: Sequence[Tensor], inputs: Sequence[Array
     total = _sums(op, centred, _data(tensors[1]).astype(np.float64)).astype(np.int64)
     if len(tensors) > 2:
         total = total + _data(tensors[2])
-    pairs = [fixed.multiplier(real) for real in effective_scales(op.kind, x, weight, _q(output))]
+    pairs = [fixed.multiplier(real) for real in effective_scales(x, weight, _q(output))]
     q, shift = (np.array(column, np.int64) for column in zip(*pairs, strict=True))
     if len(pairs) == 1:
         q, shift = q[0], shift[0]
@@ -199,10 +199,8 @@ def _weighted_s8(op: Operator, tensors: Sequence[Tensor], inputs: Sequence[Array
     return fixed.clamped(rescale(total, q, shift), _q(output), op.activation)
 
 
-def effective_scales(kind: Kind, x: Quantization, weight: Quantization, output: Quantization) -> list[float]:
-    """What an accumulator is multiplied by, one for all channels or one per channel, rounded where LiteRT rounds."""
-    if kind is Kind.FULLY_CONNECTED and len(weight.scale) == 1:
-        return [float(np.float32(x.scale[0]) * np.float32(weight.scale[0])) / float(output.scale[0])]
+def effective_scales(x: Quantization, weight: Quantization, output: Quantization) -> list[float]:
+    """What an accumulator is multiplied by, one for all channels or one per channel."""
     return [float(x.scale[0]) * float(scale) / float(output.scale[0]) for scale in weight.scale]
 
 

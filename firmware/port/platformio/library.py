@@ -17,7 +17,7 @@ ini.read(join(pio_lib_builder.path, "platformio.ini"))  # noqa: F821
 lists = ini["sources"]
 if kernels not in ("portable", "m4", "vector"):
     raise SystemExit(f"custom_fedtiny_kernels = {kernels}: choose portable, m4 or vector")
-parts = [lists["core"], lists[kernels], lists["wire"]]
+parts = [lists["core"], lists[kernels], lists["wire"], lists["capture"]]
 if "arduino" in env.get("PIOFRAMEWORK", []):  # noqa: F821
     parts.append(lists["arduino"])
     env.Append(CPPPATH=[join(pio_lib_builder.path, "port", "arduino", "src")])  # noqa: F821

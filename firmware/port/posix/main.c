@@ -1,6 +1,6 @@
 /* fedtiny-node: the C core as a program. Runs one model on samples from a file, as a board would from its flash.
  *
- *   fedtiny-node plan  MODEL.ftm                      memory by kind, for inference and training
+ *   fedtiny-node plan  MODEL.ftm [--bank BYTES]...    memory by kind, for inference and training; what lies in which bank
  *   fedtiny-node eval  MODEL.ftm SAMPLES              loss and accuracy
  *   fedtiny-node train MODEL.ftm SAMPLES EPOCHS LR    local training, then loss and accuracy as seen
  *   fedtiny-node infer MODEL.ftm < x.f32 > logits.f32 one sample after the other
@@ -50,12 +50,59 @@ static ft_status plan(const uint8_t *blob, size_t size, const ft_config *config,
     return status;
 }
 
-static void print_memory(const char *name, const ft_memory *m, const char *end)
+/* The banks of a command line; count 0: one arena of any size. */
+typedef struct {
+    ft_bank banks[FT_BANKS_MAX];
+    uint32_t count;
+} bank_list;
+
+static bool read_banks(int argc, char **argv, bank_list *list)
 {
+    for (int i = 3; i < argc; i += 2) {
+        char *end = NULL;
+        unsigned long bytes = i + 1 < argc ? strtoul(argv[i + 1], &end, 0) : 0;
+        if (strcmp(argv[i], "--bank") || !end || *end || bytes == 0 || bytes > 0xFFFFFFFFu || list->count == FT_BANKS_MAX)
+            return false;
+        list->banks[list->count++].bytes = (uint32_t)bytes;
+    }
+    return true;
+}
+
+static ft_status print_plan(const char *name, const uint8_t *blob, size_t size, const ft_config *config, const bank_list *list)
+{
+    static const char *const parts[FT_PARTS] = {"node", "weights", "indices",   "statistics",
+                                                "work", "topk",    "gradients", "momentum"};
+    ft_memory memory;
+    ft_memory *m = &memory;
+    ft_spread spread;
+    ft_status status = plan(blob, size, config, m);
+    if (status != FT_OK)
+        return status;
     printf("\"%s\": {\"peak\": %u, \"node\": %u, \"weights\": %u, \"indices\": %u, \"statistics\": %u, \"gradients\": %u, "
-           "\"momentum\": %u, \"activations\": %u, \"scratch\": %u, \"topk\": %u}%s",
+           "\"momentum\": %u, \"activations\": %u, \"scratch\": %u, \"topk\": %u",
            name, m->peak, m->node, m->weights, m->indices, m->statistics, m->gradients, m->momentum, m->activations,
-           m->scratch, m->topk, end);
+           m->scratch, m->topk);
+    if (list->count) {
+        size_t bytes = ft_plan_scratch(blob, size);
+        void *scratch = malloc(bytes);
+        status = scratch ? ft_plan_banks(blob, size, config, list->banks, list->count, scratch, bytes, m, &spread)
+                         : FT_ERR_NOMEM;
+        free(scratch);
+        if (status == FT_OK) {
+            printf(", \"missing\": null, \"banks\": [");
+            for (uint32_t b = 0; b < list->count; b++)
+                printf("%s%u", b ? ", " : "", m->bank[b]);
+            printf("], \"parts\": {");
+            for (uint32_t p = 0; p < FT_PARTS; p++)
+                printf("%s\"%s\": {\"bank\": %u, \"bytes\": %u}", p ? ", " : "", parts[p], spread.bank[p], spread.bytes[p]);
+            printf("}");
+        } else if (status == FT_ERR_NOMEM && scratch) {
+            printf(", \"missing\": {\"part\": \"%s\", \"bytes\": %u}", parts[spread.missing], spread.bytes[spread.missing]);
+            status = FT_OK;
+        }
+    }
+    printf("}");
+    return status;
 }
 
 /* Splits the records in place into floats and labels. */
@@ -123,12 +170,13 @@ static int work(int argc, char **argv, ft_node *node)
 
 int main(int argc, char **argv)
 {
-    static const char usage[] = "usage: fedtiny-node plan MODEL | eval MODEL SAMPLES | train MODEL SAMPLES EPOCHS LR | "
+    static const char usage[] = "usage: fedtiny-node plan MODEL [--bank BYTES]... | eval MODEL SAMPLES | train MODEL SAMPLES EPOCHS LR | "
                                 "infer MODEL < floats > floats\n";
     const char *command = argc > 2 ? argv[1] : "";
     if (!strcmp(command, "serve"))
         return serve(argc - 1, argv + 1);
-    bool plans = !strcmp(command, "plan") && argc == 3, infers = !strcmp(command, "infer") && argc == 3;
+    bank_list list = {0};
+    bool plans = !strcmp(command, "plan") && read_banks(argc, argv, &list), infers = !strcmp(command, "infer") && argc == 3;
     bool trains = !strcmp(command, "train") && argc == 6, evaluates = !strcmp(command, "eval") && argc == 4;
     if (!plans && !infers && !trains && !evaluates) {
         fputs(usage, stderr);
@@ -141,18 +189,21 @@ int main(int argc, char **argv)
         return fail(argv[2], "cannot be read");
     ft_config inference = {.micro_batch = 1, .modes = FT_MODE_INFER};
     ft_config training = {.micro_batch = 8, .modes = FT_MODE_TRAIN};
-    ft_memory memory, training_memory;
-    ft_status status = plan(blob, size, trains ? &training : &inference, &memory);
-    if (status == FT_OK && plans)
-        status = plan(blob, size, &training, &training_memory);
+    ft_memory memory;
+    ft_status status = plan(blob, size, &inference, &memory);
+    if (status == FT_OK && (plans || trains))
+        status = plan(blob, size, &training, &memory);
     if (status != FT_OK)
         return fail(argv[2], ft_status_text(status));
     if (plans) {
         printf("{");
-        print_memory("infer", &memory, ", ");
-        print_memory("train", &training_memory, "}\n");
+        status = print_plan("infer", blob, size, &inference, &list);
+        printf(", ");
+        if (status == FT_OK)
+            status = print_plan("train", blob, size, &training, &list);
+        printf("}\n");
         free(blob);
-        return 0;
+        return status == FT_OK ? 0 : fail(argv[2], ft_status_text(status));
     }
     void *arena = malloc(memory.peak);
     ft_node *node = NULL;

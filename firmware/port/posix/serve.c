@@ -21,7 +21,7 @@
 #include "storage.h"
 
 const char serve_usage[] =
-    "fedtiny-node serve RECORD [--device ID] [--board NAME] [--memory BYTES] [--rate BYTES_PER_S] [--plain]\n"
+    "fedtiny-node serve RECORD [--device ID] [--board NAME] [--memory BYTES] [--bank BYTES]... [--rate BYTES_PER_S] [--plain]\n"
     "                          [--stdio | --tcp PORT | --pty]\n";
 
 enum { MEMORY_BYTES = 1 << 24, PIECE = 4096 };
@@ -140,7 +140,8 @@ int serve(int argc, char **argv)
     ft_wire_facts facts = {.device = "node", .board = "posix", .reset_reason = 1, .exchange = &ft_wire_x25519};
     line l = {0, 1, {0}};
     ft_wire_port port = {&l, now_ms, put, draw, load, store};
-    uint32_t bytes = MEMORY_BYTES;
+    uint32_t bytes = MEMORY_BYTES, bank_count = 0;
+    ft_bank banks[FT_BANKS_MAX];
     long tcp = -1;
     bool terminal = false;
     if (argc < 2) {
@@ -159,6 +160,8 @@ int serve(int argc, char **argv)
             facts.board = argv[++i];
         else if (!strcmp(argv[i], "--memory") && more)
             bytes = (uint32_t)strtoul(argv[++i], NULL, 0);
+        else if (!strcmp(argv[i], "--bank") && more && bank_count < FT_BANKS_MAX - 1)
+            banks[bank_count++].bytes = (uint32_t)strtoul(argv[++i], NULL, 0);
         else if (!strcmp(argv[i], "--rate") && more)
             facts.bytes_per_s = (uint32_t)strtoul(argv[++i], NULL, 0);
         else if (!strcmp(argv[i], "--tcp") && more)
@@ -171,9 +174,14 @@ int serve(int argc, char **argv)
     void *memory = malloc(bytes ? bytes : 1);
     if (!memory)
         return failed("memory for samples, model and arena");
+    for (uint32_t i = 0; i < bank_count; i++)
+        if (!(banks[i].at = malloc(banks[i].bytes ? banks[i].bytes : 1)))
+            return failed("memory for a bank");
     l.record = posix_storage(argv[1]);
     const ft_storage areas = posix_areas(argv[1]);
     ft_service_start(&service, memory, bytes, NULL);
+    if (bank_count)
+        ft_service_banks(&service, banks, bank_count);
     ft_saver_start(&saver, &service, &wire, &areas);
     ft_status status = ft_wire_start(&wire, &port, &facts, ft_saver_tasks(&saver));
     if (status != FT_OK) {

@@ -18,7 +18,9 @@ uint32_t board_send(const uint8_t *from, uint32_t bytes); /* as many as were tak
 void board_sleep(uint32_t ms); /* the processor waits for an interrupt until a byte is there, or so long */
 
 const record_storage *board_storage(const char *name); /* name: of a file, on boards that have files */
-const ft_storage *board_areas(const char *name);      /* models and samples; may be left out: then the node keeps none */
+/* Models and samples, beside the record of that name. NULL, as where no source of the board has it: the node keeps none, and samples
+ * of a host lie in memory. */
+const ft_storage *board_areas(const char *name);
 uint8_t board_reset_reason(void); /* by the numbers of fedtiny.cddl: 0 unknown, 1 power, 2 pin, 3 watchdog, ... */
 
 #endif

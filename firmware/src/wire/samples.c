@@ -3,7 +3,7 @@
 #include "../bytes.h"
 #include "service.h"
 
-enum { HEAD = 4, PALETTE_HEAD = 8, TAIL = 8, LABEL = 2, F32 = 0, PALETTE = 1 };
+enum { HEAD = 4, PALETTE_HEAD = 8, TAIL = 8, LABEL = 2, PALETTE = 1 };
 
 bool ft_shard_open(ft_shard *shard, const uint8_t *bytes, uint32_t length, uint32_t floats, bool labels)
 {
@@ -73,7 +73,7 @@ const ft_data *ft_samples_own(const ft_service *s, ft_data *data)
     bool whole = s->samples == s->samples_in_all;
     if (s->own)
         return s->own;
-    *data = (ft_data){(void *)(uintptr_t)s, read_sample, whole ? s->samples : 0, whole ? s->dev_samples : 0};
+    *data = (ft_data){(void *)(uintptr_t)s, s->stored ? s->stored->read : read_sample, whole ? s->samples : 0, whole ? s->dev_samples : 0};
     return data;
 }
 
@@ -142,9 +142,14 @@ void ft_samples_put(ft_service *s, const ft_wire_task *task, ft_wire_reply *repl
         ft_service_wrong(reply);
         return;
     }
-    ft_store_u32(s->memory + s->samples_at - TAIL, p.part);
-    ft_store_u32(s->memory + s->samples_at - TAIL + 4, ref->length);
-    s->samples_at -= TAIL + ft_align8(ref->length);
+    if (s->stored) {
+        if (!s->stored->add(s, p.first, p.part, &task->objects[0], reply))
+            return;
+    } else {
+        ft_store_u32(s->memory + s->samples_at - TAIL, p.part);
+        ft_store_u32(s->memory + s->samples_at - TAIL + 4, ref->length);
+        s->samples_at -= TAIL + ft_align8(ref->length);
+    }
     s->samples += p.part;
     s->samples_in_all = p.all;
     s->dev_samples = p.dev;

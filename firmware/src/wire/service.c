@@ -15,7 +15,7 @@ ft_node *ft_service_node(const ft_service *s) { return s->node; }
 
 uint32_t ft_service_below(const ft_service *s)
 {
-    return s->node ? s->arena_at + ft_align8(ft_memory_of(s->node)->peak) : ft_align8(s->model_bytes);
+    return s->node ? s->arena_at + ft_align8(ft_memory_of(s->node)->bank[s->bank_count]) : ft_align8(s->model_bytes);
 }
 
 bool ft_service_wrong(ft_wire_reply *reply)
@@ -120,7 +120,8 @@ static void load(ft_service *s, const ft_wire_task *task, ft_wire_reply *reply)
     memcpy(s->model, task->objects[0].ref.hash, FT_WIRE_HASH);
     s->arena_at = ft_align8(s->model_bytes);
     uint32_t room = s->arena_at < s->samples_at ? s->samples_at - s->arena_at : 0;
-    ft_status status = ft_load(s->memory + s->arena_at, room, s->memory, s->model_bytes, &config, &s->node, &needed);
+    ft_status status = s->load ? s->load(s, room, &config, &needed)
+                               : ft_load(s->memory + s->arena_at, room, s->memory, s->model_bytes, &config, &s->node, &needed);
     if (status == FT_ERR_NOMEM)
         ft_service_no_room(reply, needed, room);
     reply->status = (uint8_t)status;

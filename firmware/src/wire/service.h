@@ -1,7 +1,8 @@
-/* Tasks on the core. service.c: model, memory and the dispatch; samples.c: put_data and reading; work.c: what a model does. */
+/* Tasks on the core. service.c: model, memory and the dispatch; samples.c: put_data and reading; stored.c: these on a storage; work.c: what a model does. */
 #ifndef FT_SERVICE_H
 #define FT_SERVICE_H
 
+#include "fedtiny_storage.h"
 #include "fedtiny_wire.h"
 
 enum { FT_KIND_MODEL = 1, FT_KIND_MASKS, FT_KIND_VALUES, FT_KIND_STATISTICS, FT_KIND_MOMENTS, FT_KIND_CANDIDATES, FT_KIND_TOPK,
@@ -30,6 +31,18 @@ typedef struct {
 bool ft_shard_open(ft_shard *shard, const uint8_t *bytes, uint32_t length, uint32_t floats, bool labels);
 bool ft_shard_check(const ft_shard *shard, uint32_t floats); /* every number has its colour */
 void ft_shard_read(const ft_shard *shard, uint32_t index, uint32_t floats, float *x);
+
+/* stored.c: samples in a storage. At the end of the service's memory. */
+struct ft_stored {
+    int (*read)(void *service, uint32_t index, float *x, uint16_t *label); /* as ft_data's */
+    /* A part of put_data that lies in memory goes to the storage; the first one in place of all that was there. */
+    bool (*add)(ft_service *s, uint32_t first, uint32_t count, const ft_wire_object *part, ft_wire_reply *reply);
+    const ft_storage *storage;
+    uint32_t end;                    /* of the parts, in the storage */
+    uint32_t at, bytes, first, count; /* the part that was read last; count 0: none */
+    uint32_t colours;                /* of it; 0: f32 */
+    float colour[256];
+};
 
 /* work.c */
 uint32_t ft_work_at(const ft_service *s, uint8_t kind); /* offset of the memory that this task leaves alone while it works */

@@ -16,6 +16,8 @@ typedef struct {
 static uint32_t work_start(const ft_service *s)
 {
     const ft_memory *m = ft_memory_of(s->node);
+    if (s->bank_count) /* parts lie apart: none of the arena can be lent */
+        return ft_service_below(s);
     return ft_align8(s->arena_at + m->node + m->weights + m->indices + m->statistics);
 }
 
@@ -23,7 +25,7 @@ uint32_t ft_work_at(const ft_service *s, uint8_t kind)
 {
     enum { FIRST = FT_DO_MEASURE_BN, COUNT = FT_DO_INFER - FIRST + 1 };
     static const uint8_t modes[COUNT] = {1, 0, 2, 3, 0}; /* bit numbers of FT_MODE_* */
-    uint32_t i = kind - (uint32_t)FIRST, busy = i < COUNT ? ft_memory_of(s->node)->mode_work[modes[i]] : 0;
+    uint32_t i = kind - (uint32_t)FIRST, busy = i < COUNT && !s->bank_count ? ft_memory_of(s->node)->mode_work[modes[i]] : 0;
     return ft_align8(work_start(s) + busy);
 }
 

@@ -116,8 +116,8 @@ def _update() -> Entry:
     def take(bench: WireBench) -> tuple[float, Config]:
         found = bench.bytes().update
         config = {"model": NET, "density": DENSITY, "encoding": "f16", "profile": "psk", **asdict(found)}
-        # All that goes down counted too it is 1.07: of 1.0 KB a frame 36 bytes are header, tag, block and COBS; larger ones
-        # would not fit the 4 KB of node.wire.ram_bytes.
+        # With all that goes down it is 1.07: beside its block of 1 KB a frame takes 36 bytes (header, tag, number,
+        # COBS), and larger ones do not fit the 4 KB of node.wire.ram_bytes.
         what = "frames of REPLY and of its values over 2 bytes a value; moments and what goes down stand beside"
         return (found.value_bytes + found.reply_bytes) / (2 * found.values), config | {"what": what}
 

@@ -55,7 +55,7 @@ from fedtiny.pruning.method import Answer, Method, Probe, Public, Request, Seen,
 from fedtiny.pruning.pool import Masks, Pool, by_name, density_of
 from fedtiny_export.blob import write_blob
 from fedtiny_export.flops import training_flops
-from fedtiny_export.graph import F32, Bits
+from fedtiny_export.graph import F32, Bits, Graph
 from fedtiny_export.model import Model
 from fedtiny_export.values import pack_stats, pack_values, unpack_stats, unpack_values, value_count
 
@@ -71,6 +71,31 @@ def ignore(event: Event) -> None:
 def quorum_of(share: float, nodes: int) -> int:
     """How many of so many nodes must answer."""
     return max(1, math.ceil(share * nodes - 1e-9))
+
+
+def load_task(graph: Graph, arrays: Mapping[str, F32], masks: Masks, method: Method, settings: ServerSettings) -> Load:
+    """What a node gets that has nothing; `masks` by layer, pruned weights are 0."""
+    return Load(
+        blob=write_blob(graph, arrays, by_name(graph, masks), names=False),
+        micro_batch=settings.micro_batch,
+        norm=settings.norm,
+        topk_max=method.topk_max(graph, masks),
+        score_tile_bytes=settings.score_tile_bytes,
+        loss=settings.loss,
+        keep=settings.keep,
+        lean=settings.lean,
+        plain_sgd=settings.momentum == 0,
+        last_layers=settings.last_layers,
+    )
+
+
+def first_load(model: Model, method: Method, settings: ServerSettings, public: Public | None = None) -> Load:
+    """What a fresh run's nodes get first; the same as theirs, so that a plan can be made before any node is there."""
+    masks, arrays = method.start(model, seed=settings.seed, public=public).masks, dict(model.arrays)
+    for layer, mask in masks.items():
+        name = model.graph.layer_names[layer]
+        arrays[name] = np.where(mask, arrays[name], np.float32(0))
+    return load_task(model.graph, arrays, masks, method, settings)
 
 
 class Server:
@@ -500,24 +525,8 @@ class Server:
 
     def _offer(self) -> Offer:
         """What a node that lacks it gets, packed once for all."""
-        settings = self._settings
-
-        def load() -> Load:
-            return Load(
-                blob=write_blob(self._graph, self._arrays, self.masks, names=False),
-                micro_batch=settings.micro_batch,
-                norm=settings.norm,
-                topk_max=self._method.topk_max(self._graph, self._masks),
-                score_tile_bytes=settings.score_tile_bytes,
-                loss=settings.loss,
-                keep=settings.keep,
-                lean=settings.lean,
-                plain_sgd=settings.momentum == 0,
-                last_layers=settings.last_layers,
-            )
-
         return Offer(
-            load=load,
+            load=lambda: load_task(self._graph, self._arrays, self._masks, self._method, self._settings),
             values=lambda: pack_values(self._graph, self._arrays, self.masks),
             stats=(lambda: pack_stats(self._graph, self._arrays)) if self._trains_with_stored_statistics else None,
         )

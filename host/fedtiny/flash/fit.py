@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedtiny.boards import Board, node_banks, refuse_training
+from fedtiny.boards import Board, refuse_training
 from fedtiny.config import Config, load_config, method_of
 from fedtiny.federation.tasks import Load
+from fedtiny.fleet.fitting import room_on
 from fedtiny.fleet.planning import refuse_what_does_not_fit
 from fedtiny.runfolder import BLOB, CONFIG, RunFolder
 from fedtiny_export.blob import read_blob
@@ -28,21 +29,17 @@ def refuse_unfit(
     if work == "train":
         refuse_training(board, force=force, how=f"fedtiny build {board.name} --model {model} --force")
     blob, config = _read(model, settings)
-    name, most = next(iter(node_banks(board).items()))
-    if board.built_by == "PlatformIO" and board.platformio and board.platformio.memory_bytes:
-        most = board.platformio.memory_bytes
-    room = most - len(blob) - samples_bytes
-    if room <= 0:
-        raise PlanError(
-            f"{board.name} has {most:,} bytes for it in its bank {name}, and the model's own {len(blob):,} with "
-            f"{samples_bytes:,} of samples leave no room to work in. Take a smaller model, a lower density or a board "
-            "with more memory."
-        )
+    name, room = room_on(board, len(blob), samples_bytes)
     limit = f"{board.name}, beside its samples and the model's own bytes,"
     if work == "infer":
         _refuse_inference(blob, limit, room)
         return
     refuse_what_does_not_fit({board.name: [_load(blob, config)]}, 0, {name: room}, setting=limit)
+
+
+def training_load(model: Path, settings: Sequence[str] = ()) -> Load:
+    """What a server would have a node load to train a run's model, or a blob with a preset's settings."""
+    return _load(*_read(model, settings))
 
 
 def _refuse_inference(blob: bytes, limit: str, room: int) -> None:

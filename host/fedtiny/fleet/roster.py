@@ -29,7 +29,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fedtiny.boards import Board, board_files, load_board
 from fedtiny.fleet.keys import KeyStore
+from fedtiny.images import keep_node, node_command
 from fedtiny.link.links import NAMES, Link, ProcessLink, open_link
 from fedtiny.link.messages import Profile
 from fedtiny.link.mqtt import Account, Broker
@@ -55,7 +57,7 @@ class BrokerTable(_Table):
 
 
 class NodeTable(_Table):
-    link: str = Field(min_length=1, description=f"{NAMES}, qemu:BOARD:IMAGE")
+    link: str = Field(min_length=1, description=f"{NAMES}, qemu:BOARD, qemu:BOARD:IMAGE")
     profile: Words | None = Field(None, description="psk, psk-fs, or plain: without any protection")
     board: str | None = Field(None, min_length=1, description="which board it is, for fedtiny flash")
     password_file: str | None = Field(None, description="of this board's own login, for fedtiny bridge")
@@ -69,6 +71,7 @@ class FleetTable(_Table):
     patience_s: float = Field(60.0, gt=0, le=86400, description="so long may a node be silent that was asked something")
     limit_s: float = Field(600.0, gt=0, le=864000, description="so long may a node work on one task")
     broker: BrokerTable | None = Field(None, description="for mqtt: links")
+    settings: dict[str, Any] = Field(default_factory=dict, description="what a run on these nodes sets differently")
     nodes: dict[str, NodeTable] = Field(min_length=1, description="tables [nodes.NAME]")
 
 
@@ -147,6 +150,41 @@ class Roster:
             raise ConfigError(f"{path}: its first line is to be the password, and it is empty.")
         return lines[0]
 
+    def emulated(self, node: str) -> tuple[Board, Path | None] | None:
+        """The board of a qemu: link and its image, None where fedtiny builds it; None for another link.
+
+        Raises ConfigError where the board cannot be emulated here.
+        """
+        kind, _, rest = self.link_name(node).partition(":")
+        if kind != "qemu":
+            return None
+        name, _, image = rest.partition(":")
+        if not name:
+            raise ConfigError("write qemu:BOARD, such as qemu:qemu-netduinoplus2, or qemu:BOARD:IMAGE")
+        board, path = load_board(name), self._beside(image) if image else None
+        if path is not None and not path.is_file():
+            raise ConfigError(f"there is no image {path}.")
+        node_command(board, path or self.boards, self.record(node))
+        return board, path
+
+    def board(self, node: str) -> Board | None:
+        """Which board it is by its link, by `board`, or by what it said the last time; None: nobody knows."""
+        emulated = self.emulated(node)
+        if emulated:
+            return emulated[0]
+        name = self.table.nodes[node].board or self.keys[node].board
+        return load_board(name) if name in board_files() else None
+
+    @property
+    def boards(self) -> Path:
+        """The folder of emulated boards whose images fedtiny builds: images, records, samples. It can be deleted."""
+        return self._beside(f"{self.path.stem}.boards")
+
+    def record(self, node: str) -> Path:
+        """Where an emulated node's record lies."""
+        built = self.link_name(node).count(":") < 2
+        return self.boards / f"{node}.record" if built else self._beside(f"{node}.record")
+
     def link(self, node: str, broker: Broker | None = None) -> Link:
         """Raises ConfigError for a name that is no link."""
         name = self.link_name(node)
@@ -156,17 +194,11 @@ class Roster:
             raise ConfigError(f"{self.path}: nodes.{node}.link: {problem}") from None
 
     def _emulated(self, node: str) -> Link:
-        """qemu:BOARD:IMAGE, an emulator whose UART is the link; the node's record lies beside the fleet file."""
-        from fedtiny.boards import load_board
-        from fedtiny.images import node_command
-
-        _, board, image = (*self.link_name(node).split(":", 2), "")[:3]
-        if not board or not image:
-            raise ConfigError("write qemu:BOARD:IMAGE, such as qemu:qemu-netduinoplus2:node.elf")
-        path = self._beside(image)
-        if not path.is_file():
-            raise ConfigError(f"there is no image {path}.")
-        return ProcessLink(shlex.join(node_command(load_board(board), path, self._beside(f"{node}.record"))))
+        """An emulator whose UART is the link."""
+        found = self.emulated(node)
+        assert found is not None
+        board, image = found
+        return ProcessLink(shlex.join(node_command(board, image or keep_node(board, self.boards), self.record(node))))
 
     def _beside(self, name: str) -> Path:
         """Relative paths start at the fleet file; ~ is the user's home."""
@@ -213,6 +245,11 @@ def _check_node(roster: Roster, node: str) -> None:
             )
         if roster.table.broker is None:
             roster.account()
+    elif link.startswith("qemu:"):
+        try:
+            roster.emulated(node)
+        except ConfigError as problem:
+            raise ConfigError(f"{roster.path}: nodes.{node}.link: {problem}") from None
     else:
         roster.link(node)
 

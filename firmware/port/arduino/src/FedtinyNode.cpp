@@ -69,6 +69,8 @@ bool FedtinyNode::begin(Stream &stream, FedtinyStorage &storage, void *memory, u
     return running_;
 }
 
+bool FedtinyNode::banks(const ft_bank *banks, uint32_t count) { return ft_service_banks(&service_, banks, count) == FT_OK; }
+
 uint32_t FedtinyNode::poll()
 {
     uint8_t turn[TURN];

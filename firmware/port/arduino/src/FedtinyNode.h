@@ -26,6 +26,10 @@ public:
     bool begin(Stream &stream, FedtinyStorage &storage, void *memory, uint32_t bytes, const char *device = "new",
                const char *board = "arduino", const ft_data *own = NULL);
 
+    /* Between begin() and poll(): memory that is faster than begin's, for the parts of the arena that fit there; it and the list
+     * outlive the node. false: there is no place for so many. */
+    bool banks(const ft_bank *banks, uint32_t count);
+
     /* Takes what came, sends what is due, works on a task: for as long as that takes, seconds and more. Call it again at once,
      * or after so many milliseconds at most, or when bytes have come. Does nothing before begin() has returned true. */
     uint32_t poll();

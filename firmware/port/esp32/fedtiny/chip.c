@@ -95,6 +95,7 @@ esp_err_t chip_start(ft_wire *wire, ft_service *service, ft_wire_facts *facts, c
                      const ft_data *own)
 {
     static ft_wire_port port; /* the wire reads it as long as it runs: one node a program */
+    static ft_saver saver;
     port = (ft_wire_port){NULL, now_ms, write, fill_random, load, store};
     if (!memory.at)
         return ESP_ERR_NO_MEM;
@@ -104,5 +105,6 @@ esp_err_t chip_start(ft_wire *wire, ft_service *service, ft_wire_facts *facts, c
     facts->reset_reason = reset_reason();
     facts->exchange = &ft_wire_x25519;
     ft_service_start(service, memory.at, memory.bytes, own);
-    return ft_wire_start(wire, &port, facts, ft_service_tasks(service)) == FT_OK ? ESP_OK : ESP_ERR_INVALID_STATE;
+    ft_saver_start(&saver, service, wire, chip_areas());
+    return ft_wire_start(wire, &port, facts, ft_saver_tasks(&saver)) == FT_OK ? ESP_OK : ESP_ERR_INVALID_STATE;
 }

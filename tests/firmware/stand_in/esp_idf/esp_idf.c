@@ -15,6 +15,7 @@
 #include "esp_random.h"
 #include "esp_system.h"
 #include "esp_timer.h"
+#include "esp_partition.h"
 #include "nvs.h"
 #include "nvs_flash.h"
 
@@ -156,6 +157,62 @@ esp_err_t nvs_commit(nvs_handle_t nvs)
 }
 
 void nvs_close(nvs_handle_t nvs) { (void)nvs; }
+
+/* -- A partition of flash, in a file beside NVS's: bits are set by erasing sectors and cleared by writing */
+
+enum { SECTOR = 4096 };
+static uint8_t flash[1 << 20];
+
+static FILE *open_partition(const char *how)
+{
+    char path[4096];
+    return snprintf(path, sizeof path, "%s.partition", file_name) < (int)sizeof path ? fopen(path, how) : NULL;
+}
+
+const esp_partition_t *esp_partition_find_first(esp_partition_type_t type, esp_partition_subtype_t subtype, const char *label)
+{
+    static esp_partition_t partition;
+    FILE *file = open_partition("rb");
+    if (!file || type != ESP_PARTITION_TYPE_DATA || subtype != ESP_PARTITION_SUBTYPE_ANY || strcmp(label, "fedtiny") != 0)
+        return NULL;
+    partition.size = (uint32_t)fread(flash, 1, sizeof flash, file);
+    fclose(file);
+    return &partition;
+}
+
+static esp_err_t save_partition(const esp_partition_t *partition)
+{
+    FILE *file = open_partition("r+b");
+    if (!file)
+        return ESP_FAIL;
+    size_t wrote = fwrite(flash, 1, partition->size, file);
+    return fclose(file) == 0 && wrote == partition->size ? ESP_OK : ESP_FAIL;
+}
+
+esp_err_t esp_partition_read(const esp_partition_t *partition, size_t at, void *to, size_t bytes)
+{
+    if (at > partition->size || bytes > partition->size - at)
+        return ESP_ERR_INVALID_STATE;
+    memcpy(to, flash + at, bytes);
+    return ESP_OK;
+}
+
+esp_err_t esp_partition_write(const esp_partition_t *partition, size_t at, const void *from, size_t bytes)
+{
+    if (at > partition->size || bytes > partition->size - at)
+        return ESP_ERR_INVALID_STATE;
+    for (size_t i = 0; i < bytes; i++)
+        flash[at + i] &= ((const uint8_t *)from)[i];
+    return save_partition(partition);
+}
+
+esp_err_t esp_partition_erase_range(const esp_partition_t *partition, size_t at, size_t bytes)
+{
+    if (at % SECTOR || bytes % SECTOR || at > partition->size || bytes > partition->size - at)
+        return ESP_ERR_INVALID_STATE;
+    memset(flash + at, 0xFF, bytes);
+    return save_partition(partition);
+}
 
 /* -- The system */
 

@@ -1,5 +1,6 @@
 /* fedtiny on ESP-IDF: a node on a UART or behind an MQTT broker. Both run in the caller's task, which needs 10 KB of stack, and
- * return only if they cannot start. nvs_flash_init() comes first: NVS keeps the node's id, key and boot counter. */
+ * return only if they cannot start. nvs_flash_init() comes first: NVS keeps the node's id, key and boot counter,
+ * a data partition named fedtiny, if there is one, the last good model. */
 #ifndef FEDTINY_ESP32_H
 #define FEDTINY_ESP32_H
 

@@ -2,6 +2,7 @@
  * when a pipe does; a terminal may be opened again. */
 #include "../Arduino.h"
 #include "../EEPROM.h"
+#include "../esp_heap_caps.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -129,4 +130,11 @@ int main(int argc, char **argv)
         pollfd can = {0, POLLIN, 0};
         ::poll(&can, 1, 1); /* a chip's loop spins; here others want the processor */
     }
+}
+
+/* A chip of $PSRAM_BYTES. */
+void *heap_caps_aligned_alloc(size_t alignment, size_t bytes, uint32_t caps)
+{
+    const char *chip = getenv("PSRAM_BYTES");
+    return caps == MALLOC_CAP_SPIRAM && chip && bytes <= strtoul(chip, NULL, 10) ? aligned_alloc(alignment, bytes) : NULL;
 }
