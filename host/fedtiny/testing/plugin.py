@@ -98,7 +98,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if ran or skipped:
         from fedtiny.testing.lab import counted
 
-        boards = [(name, kind) for name, _, kind in (value.rpartition(" ") for value in ran)]
+        boards = [(name, kind) for name, _, kind in (str(value).rpartition(" ") for value in ran)]
         terminalreporter.write_line(counted(boards, skipped))
 
 
