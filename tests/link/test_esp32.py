@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from fedtiny.boards import root
-from fedtiny.emulation import DETERMINISTIC, core_sources, wire_flags, wire_sources
+from fedtiny.emulation import DETERMINISTIC, capture_sources, core_sources, wire_flags, wire_sources
 from fedtiny.link.connection import Connection
 from fedtiny.link.links import open_link
 from fedtiny.link.messages import Profile
@@ -227,7 +227,7 @@ def test_the_component_names_the_sources_that_are_built_here() -> None:
     assert left_out is not None
     globbed = {path for folder in folders for path in folder.glob("*.c")}
     globbed = {path for path in globbed if not re.search(left_out[1].replace("\\\\", "\\"), path.name)}
-    assert globbed == {*core_sources(), *wire_sources(forward_secrecy=True)}
+    assert globbed == {*core_sources(), *wire_sources(forward_secrecy=True), *capture_sources()}
 
     text = text.replace("${CMAKE_CURRENT_LIST_DIR}/", "").replace("${firmware}", "../../..")
     words = [word for word in text.replace("(", " ").replace(")", " ").split() if "/" in word and "*" not in word]
