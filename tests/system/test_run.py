@@ -213,7 +213,7 @@ def test_report_eval_and_export_work_on_the_folder(quick: Path, fedtiny: Fedtiny
     refused = fedtiny("export", str(quick), "--to", "ftm", "--out", "my.ftm")
     assert (refused.code, "--force" in refused.err) == (2, True)
     listed = json.loads(fedtiny("export", str(quick), "--to", "c", "--out", "c", "--json").out)["files"]
-    assert sorted(Path(path).suffix for path in listed) == [".c", ".h"]
+    assert {Path(path).suffix for path in listed} == {".c", ".h"}
     assert fedtiny("export", str(quick), "--to", "onnx").code == 0
     assert (tmp_path / "one.onnx").read_bytes() == (quick / "model.onnx").read_bytes()
 
