@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Set-up happens again when one of these changes; Python sources need none, the install is editable.
-SOURCES := pyproject.toml constraints.txt $(shell find firmware/CMakeLists.txt firmware/include firmware/src firmware/port -name 'CMakeLists.txt' -o -name '*.[ch]')
+SOURCES := pyproject.toml constraints.txt $(shell find firmware/CMakeLists.txt firmware/include firmware/src firmware/infer firmware/port -name 'CMakeLists.txt' -o -name '*.[ch]')
 STAMP := $(VENV)/.fedtiny-ready
 
 .PHONY: run test lint check setup tools clean

@@ -12,8 +12,8 @@
 
 #include "fedtiny_infer.h"
 
-/* to[i] = from[i] - zero */
-void fti_widen_s8(int16_t *to, const int8_t *from, uint32_t n, int32_t zero);
+/* `rows` pieces of n samples, `step` apart, one after the other, less their zero point. */
+void fti_widen_s8(int16_t *to, const int8_t *from, uint32_t rows, uint32_t n, uint32_t step, int32_t zero);
 
 /* Every output channel of two columns: y0[c] and y1[c] = clamp(scale_c(bias_c + w_c . column) + y_zero). */
 void fti_columns_s8(int8_t *y0, int8_t *y1, const int16_t *x0, const int16_t *x1, uint32_t quads, const fti_op *op);

@@ -55,45 +55,35 @@
     smlad r11, r5, lr, r11
 .endm
 
-/* One of a channel's two sums to int8, scale and zero point as `scales` left them; the result is not clamped. */
-.macro narrow sum
+/* One of a channel's sums to int8, not clamped: m, half a unit with the zero point before the shift, the right shift. */
+.macro narrow sum, m, half, shift
     lsls \sum, \sum, #1
-    smmulr \sum, \sum, r4
+    smmulr \sum, \sum, \m
     add \sum, \sum, \sum, asr #31
-    add \sum, \sum, r7
-    asr \sum, \sum, r5
+    add \sum, \sum, \half
+    asr \sum, \sum, \shift
 .endm
 
-/* r4 multiplier, r5 right shift, r7 half a unit and the zero point, both before the shift. Shifts to the left, none and
- * long ones go another way. */
-.macro scales a, b, wide, done
-    ldr r6, [sp, #MULTIPLIER]
-    ldr r4, [r6], #4
-    str r6, [sp, #MULTIPLIER]
-    ldr r6, [sp, #SHIFT]
-    ldrsb r5, [r6], #1
-    str r6, [sp, #SHIFT]
-    ldr r7, [sp, #ZERO]
-    rsb r5, r5, #0
-    sub r6, r5, #1
-    cmp r6, #22
+/* The same of both of a channel's sums; shift, as stored, comes in \shift and is lost; r3 is 2 zero + 1. Shifts to the left,
+ * none and long ones go another way. */
+.macro both a, b, m, shift, wide, done
+    mvn r12, \shift
+    rsb \shift, \shift, #0
+    cmp r12, #22
     bhs \wide
-    lsl r7, r7, r5
-    mov r12, #1
-    lsl r12, r12, r6
-    add r7, r7, r12
-    narrow \a
-    narrow \b
+    lsl r1, r3, r12
+    narrow \a, \m, r1, \shift
+    narrow \b, \m, r1, \shift
 \done:
 .endm
 
-/* The same for any shift: r5 = -shift. */
-.macro any sum
-    cmp r5, #0
+/* The same for any shift. */
+.macro any sum, m, shift
+    cmp \shift, #0
     bgt 1f
-    rsb r12, r5, #0
+    rsb r12, \shift, #0
     lsl \sum, \sum, r12
-    smull r12, lr, \sum, r4
+    smull r12, lr, \sum, \m
     adds r12, r12, #0x40000000
     adc lr, lr, #0
     ssat lr, #30, lr
@@ -101,14 +91,14 @@
     orr \sum, \sum, r12, lsr #31
     b 2f
 1:  lsls \sum, \sum, #1
-    smmulr \sum, \sum, r4
+    smmulr \sum, \sum, \m
     add \sum, \sum, \sum, asr #31
     mov r12, #1
-    sub lr, r5, #1
+    sub lr, \shift, #1
     lsl r12, r12, lr
     add \sum, \sum, r12
-    asr \sum, \sum, r5
-2:  add \sum, \sum, r7
+    asr \sum, \sum, \shift
+2:  add \sum, \sum, r3, asr #1
 .endm
 
 .macro clamp value
@@ -137,6 +127,8 @@ function fti_columns_s8
     ldrh r6, [r5, #OP_YC]
     str r6, [sp, #LEFT]
     ldr r6, [r5, #OP_Y_ZERO]
+    lsls r6, r6, #1
+    add r6, r6, #1
     str r6, [sp, #ZERO]
     ldr r6, [r5, #OP_LOW]
     str r6, [sp, #LOW]
@@ -169,11 +161,18 @@ function fti_columns_s8
     subs r3, r3, #1
     bne .Ltwo
 .Lsummed:
-    scales r8, r9, .Lwide_first, .Lfirst
-    ldr r5, [sp, #LEFT]
-    cmp r5, #1
+    ldr r7, [sp, #LEFT]
+    ldrd r1, r2, [sp, #MULTIPLIER]
+    ldr r4, [r1], #4
+    ldrsb r6, [r2], #1
+    ldr r3, [sp, #ZERO]
+    cmp r7, #1
     beq .Llast
-    scales r10, r11, .Lwide_second, .Lsecond
+    ldr r5, [r1], #4
+    ldrsb r7, [r2], #1
+    strd r1, r2, [sp, #MULTIPLIER]
+    both r8, r9, r4, r6, .Lwide_first, .Lfirst
+    both r10, r11, r5, r7, .Lwide_second, .Lsecond
     ldrd r4, r5, [sp, #Y0]
     ldrd r6, r7, [sp, #LOW]
     sub r12, r7, r6
@@ -205,6 +204,7 @@ function fti_columns_s8
     b .Lstore
 
 .Llast:
+    both r8, r9, r4, r6, .Lwide_last, .Lonly
     ldrd r4, r5, [sp, #Y0]
     ldrd r6, r7, [sp, #LOW]
     clamp r8
@@ -214,13 +214,17 @@ function fti_columns_s8
     b .Lend
 
 .Lwide_first:
-    any r8
-    any r9
+    any r8, r4, r6
+    any r9, r4, r6
     b .Lfirst
 .Lwide_second:
-    any r10
-    any r11
+    any r10, r5, r7
+    any r11, r5, r7
     b .Lsecond
+.Lwide_last:
+    any r8, r4, r6
+    any r9, r4, r6
+    b .Lonly
 
 /* void fti_dot_s8(int32_t sums[2], const int8_t *w, const int16_t *x, uint32_t quads): adds; returns where w ends */
 function fti_dot_s8
@@ -243,15 +247,19 @@ function fti_dot_s8
     mov r0, r1
     pop {r4-r9, pc}
 
-/* void fti_widen_s8(int16_t *to, const int8_t *from, uint32_t n, int32_t zero) */
+/* void fti_widen_s8(int16_t *to, const int8_t *from, uint32_t rows, uint32_t n, uint32_t step, int32_t zero) */
 function fti_widen_s8
-    push {r4-r9, lr}
-    rsb r3, r3, #0
-    pkhbt r12, r3, r3, lsl #16
+    push {r4-r11, lr}
+    ldrd r10, r11, [sp, #36]
+    rsb r11, r11, #0
+    pkhbt r12, r11, r11, lsl #16
+    sub r10, r10, r3
+.Lrow:
     orr r4, r0, r1
     tst r4, #3
+    mov lr, r3
     bne .Lfours
-    subs r2, r2, #8
+    subs lr, lr, #8
     blo .Leights_end
 .Leights:
     ldm r1!, {r4, r5}
@@ -264,12 +272,13 @@ function fti_widen_s8
     pkhbt r6, r8, r9, lsl #16
     pkhtb r7, r9, r8, asr #16
     stm r0!, {r4-r7}
-    subs r2, r2, #8
+    subs lr, lr, #8
     bhs .Leights
 .Leights_end:
-    add r2, r2, #8
+    adds lr, lr, #8
+    beq .Lrow_end
 .Lfours:
-    subs r2, r2, #4
+    subs lr, lr, #4
     blo .Lfours_end
 .Lfour:
     ldr r4, [r1], #4
@@ -279,16 +288,19 @@ function fti_widen_s8
     pkhtb r5, r7, r6, asr #16
     str r4, [r0], #4
     str r5, [r0], #4
-    subs r2, r2, #4
+    subs lr, lr, #4
     bhs .Lfour
 .Lfours_end:
-    adds r2, r2, #4
-    beq .Lwidened
+    adds lr, lr, #4
+    beq .Lrow_end
 .Lone:
     ldrsb r4, [r1], #1
-    add r4, r4, r3
+    add r4, r4, r11
     strh r4, [r0], #2
-    subs r2, r2, #1
+    subs lr, lr, #1
     bne .Lone
-.Lwidened:
-    pop {r4-r9, pc}
+.Lrow_end:
+    add r1, r1, r10
+    subs r2, r2, #1
+    bne .Lrow
+    pop {r4-r11, pc}

@@ -13,23 +13,28 @@ static int16_t *zeros(int16_t *to, uint32_t n)
 /* The window of one output pixel, row by row of the kernel. */
 static void column(int16_t *to, const int8_t *x, const fti_op *op, uint32_t row, uint32_t col)
 {
+    const uint32_t xc = op->xc, line = op->xw * xc;
+    const int32_t top = (int32_t)(row * op->sh) - op->top, left = (int32_t)(col * op->sw) - op->left;
+    if (op->dw == 1 && top >= 0 && left >= 0 && top + (op->kh - 1) * op->dh < op->xh && left + op->kw <= op->xw) {
+        fti_widen_s8(to, x + (uint32_t)top * line + (uint32_t)left * xc, op->kh, op->kw * xc, op->dh * line, op->x_zero);
+        return;
+    }
     const fti_span rows = fti_window(row, op->sh, op->top, op->kh, op->dh, op->xh);
     const fti_span cols = fti_window(col, op->sw, op->left, op->kw, op->dw, op->xw);
-    const uint32_t xc = op->xc;
     for (uint32_t i = 0; i < op->kh; i++) {
         if (i < rows.from || i >= rows.to || cols.from == cols.to) {
             to = zeros(to, op->kw * xc);
             continue;
         }
-        const int8_t *line = x + (uint32_t)(rows.at + (int32_t)(i * op->dh)) * op->xw * xc;
+        const int8_t *from = x + (uint32_t)(rows.at + (int32_t)(i * op->dh)) * line;
         to = zeros(to, cols.from * xc);
         if (op->dw == 1) {
             const uint32_t n = (cols.to - cols.from) * xc;
-            fti_widen_s8(to, line + (uint32_t)(cols.at + (int32_t)cols.from) * xc, n, op->x_zero);
+            fti_widen_s8(to, from + (uint32_t)(cols.at + (int32_t)cols.from) * xc, 1, n, 0, op->x_zero);
             to += n;
         } else {
             for (uint32_t j = cols.from; j < cols.to; j++, to += xc)
-                fti_widen_s8(to, line + (uint32_t)(cols.at + (int32_t)(j * op->dw)) * xc, xc, op->x_zero);
+                fti_widen_s8(to, from + (uint32_t)(cols.at + (int32_t)(j * op->dw)) * xc, 1, xc, 0, op->x_zero);
         }
         to = zeros(to, (op->kw - cols.to) * xc);
     }

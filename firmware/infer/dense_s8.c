@@ -11,7 +11,7 @@ void fti_dense_s8(uint8_t *arena, const fti_op *op)
     for (uint32_t i = op->xc; i < 4 * quads; i++)
         column[i] = 0;
     for (uint32_t row = 0; row < op->xh; row++, x += op->xc, y += op->yc) {
-        fti_widen_s8(column, x, op->xc, op->x_zero);
+        fti_widen_s8(column, x, 1, op->xc, 0, op->x_zero);
         fti_column_s8(y, column, quads, op);
     }
 }

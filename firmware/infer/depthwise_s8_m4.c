@@ -34,9 +34,9 @@ static int32_t one(int32_t sum, const int8_t *x, const int8_t *w, uint32_t rows,
 static void store(int8_t *y, int32_t sum, uint32_t c, const fti_op *op)
 {
     const int32_t m = op->multiplier[c], shift = op->shift[c];
-    m4_scale s;
-    if (m4_scale_of(&s, m, shift, op->y_zero))
-        sum = m4_scaled((int32_t)((uint32_t)sum << 1), &s);
+    fti_narrow s;
+    if (fti_narrow_of(&s, m, shift, op->y_zero))
+        sum = m4_narrowed((int32_t)((uint32_t)sum << 1), &s);
     else
         sum = fti_scale(sum, m, shift) + op->y_zero;
     *y = (int8_t)fti_clamp(sum, op->low, op->high);

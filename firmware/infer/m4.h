@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "scale.h"
+
 /* The upper half of a b, rounded to nearest, ties up. */
 static inline int32_t m4_high(int32_t a, int32_t b)
 {
@@ -65,26 +67,11 @@ static inline uint32_t m4_load(const void *at)
     return x;
 }
 
-/* A scale with a right shift of 1 to 22, ready for m4_scaled. */
-typedef struct {
-    int32_t m, shift, add; /* add: half a unit and the zero point, before the shift */
-} m4_scale;
-
-static inline int m4_scale_of(m4_scale *s, int32_t m, int32_t shift, int32_t zero)
+/* fti_narrowed(x / 2, n) */
+static inline int32_t m4_narrowed(int32_t twice_x, const fti_narrow *n)
 {
-    if (shift > -1 || shift < -22)
-        return 0;
-    s->m = m;
-    s->shift = -shift;
-    s->add = zero * (1 << -shift) + (1 << (-shift - 1));
-    return 1;
-}
-
-/* fti_scale(x / 2, m, shift) + zero */
-static inline int32_t m4_scaled(int32_t twice_x, const m4_scale *s)
-{
-    const int32_t high = m4_high(twice_x, s->m);
-    return (high + (high >> 31) + s->add) >> s->shift;
+    const int32_t high = m4_high(twice_x, n->m);
+    return (high + (high >> 31) + n->add) >> n->shift;
 }
 
 #endif

@@ -7,7 +7,8 @@
 /* The upper half of 2 x m, rounded to nearest, ties up: for |x| < 2^30. */
 static inline int32_t fti_high(int32_t x, int32_t m)
 {
-    return (int32_t)(((int64_t)(int32_t)((uint32_t)x << 1) * m + 0x80000000LL) >> 32);
+    const int64_t product = (int64_t)(int32_t)((uint32_t)x << 1) * m;
+    return (int32_t)(product >> 32) + (int32_t)((uint32_t)product >> 31);
 }
 
 /* x / 2^shift rounded to nearest, ties away from 0; 0 <= shift <= 31. */
@@ -34,6 +35,28 @@ static inline int32_t fti_scale_once(int32_t x, int32_t m, int32_t shift)
 {
     const int64_t scaled = ((int64_t)x * m + (1LL << (30 - shift))) >> (31 - shift);
     return scaled > 1 << 30 ? 1 << 30 : scaled < -(1 << 30) ? -(1 << 30) : (int32_t)scaled;
+}
+
+/* What fti_scale does with a shift of -1 to -22, ready for many sums, the zero point added before the shift. */
+typedef struct {
+    int32_t m, shift, add;
+} fti_narrow;
+
+static inline int fti_narrow_of(fti_narrow *n, int32_t m, int32_t shift, int32_t zero)
+{
+    if (shift > -1 || shift < -22)
+        return 0;
+    n->m = m;
+    n->shift = -shift;
+    n->add = zero * (1 << -shift) + (1 << (-shift - 1));
+    return 1;
+}
+
+/* fti_scale(x, ...) + zero */
+static inline int32_t fti_narrowed(int32_t x, const fti_narrow *n)
+{
+    const int32_t high = fti_high(x, n->m);
+    return (high + (high >> 31) + n->add) >> n->shift;
 }
 
 static inline int32_t fti_clamp(int32_t x, int32_t low, int32_t high)

@@ -143,3 +143,33 @@ fti_sparse_tiles_s8:
     clamp r8
     clamp r9
     b .Lstore
+
+/* Words of four channels: r0 where the first goes, r1 r2 samples of both rows, r4 a plane, r5 three planes. */
+.macro word byte, to:vararg
+    sxtb r6, r12, ror #\byte
+    sxtb r7, lr, ror #\byte
+    add r6, r6, r7, lsl #23
+    str r6, \to
+.endm
+
+/* void fti_sparse_pairs_s8(int32_t *to, const int8_t *x, const int8_t *x2, uint32_t fours, uint32_t plane_bytes) */
+    .section .text.fti_sparse_pairs_s8,"ax",%progbits
+    .balign 4
+    .global fti_sparse_pairs_s8
+    .type fti_sparse_pairs_s8,%function
+    .thumb_func
+fti_sparse_pairs_s8:
+    push {r4-r7, lr}
+    ldr r4, [sp, #20]
+    add r5, r4, r4, lsl #1
+.Lfour:
+    ldr r12, [r1], #4
+    ldr lr, [r2], #4
+    word 0, [r0]
+    word 8, [r0, r4]
+    word 16, [r0, r4, lsl #1]
+    word 24, [r0, r5]
+    add r0, r0, r4, lsl #2
+    subs r3, r3, #1
+    bne .Lfour
+    pop {r4-r7, pc}

@@ -21,12 +21,16 @@ typedef struct {
 typedef char fti_row_is_as_assembled[offsetof(fti_sparse_row, twice_bias) == 36 && offsetof(fti_sparse_row, high) == 44 ? 1 : -1];
 
 void fti_sparse_tiles_s8(const fti_sparse_row *row);
+/* to[c plane] = x[c] + 2^23 x2[c] for 4 fours of channels; fours > 0 */
+void fti_sparse_pairs_s8(int32_t *to, const int8_t *x, const int8_t *x2, uint32_t fours, uint32_t plane_bytes);
 
-static inline int32_t *line_of(int32_t *to, const int8_t *lo, const int8_t *hi, uint32_t channels, uint32_t plane)
+static void pairs(int32_t *to, const int8_t *lo, const int8_t *hi, uint32_t channels, uint32_t plane)
 {
-    for (uint32_t c = 0; c < channels; c++, to += plane)
-        *to = *lo++ + (int32_t)((uint32_t)*hi++ << 23);
-    return to;
+    const uint32_t whole = channels / 4 * 4;
+    if (whole)
+        fti_sparse_pairs_s8(to, lo, hi, whole / 4, 4 * plane);
+    for (uint32_t c = whole; c < channels; c++)
+        to[c * plane] = lo[c] + (int32_t)((uint32_t)hi[c] << 23);
 }
 
 /* `from`, the zero point where a row or column is outside. */
@@ -43,7 +47,7 @@ static void fill(int32_t *planes, const int8_t *x, const fti_op *op, const fti_b
                 const int8_t *lo = x + row * (int32_t)line + col * (int32_t)xc, *hi = lo + apart * (int32_t)line;
                 int32_t *to = planes;
                 if (has && has2)
-                    line_of(to, lo, hi, xc, plane);
+                    pairs(to, lo, hi, xc, plane);
                 else if (has)
                     for (uint32_t c = 0; c < xc; c++, to += plane)
                         *to = *lo++ + (int32_t)((uint32_t)op->x_zero << 23);
@@ -100,9 +104,9 @@ void fti_sparse_conv_s8(uint8_t *arena, const fti_op *op)
         fill(planes, x, op, &b, (int32_t)(band * op->sh) - op->top);
         for (uint32_t c = 0; c < op->yc; c++) {
             fti_sparse_row r = {.taps = taps, .step = op->yc, .low = op->low, .high = op->high};
-            m4_scale s;
+            fti_narrow s;
             finish(taps, fti_taps(taps, &stream, places, 4));
-            const int fast = m4_scale_of(&s, op->multiplier[c], op->shift[c], op->y_zero);
+            const int fast = fti_narrow_of(&s, op->multiplier[c], op->shift[c], op->y_zero);
             r.m = s.m, r.shift = s.shift, r.add = s.add, r.twice_bias = (int32_t)((uint32_t)bias[c] << 1);
             for (uint32_t row = 0; row < rows; row++) {
                 r.x = planes + row * next;

@@ -289,6 +289,23 @@ def bench_wire(
     _bench(WIRE, only, as_json=as_json)
 
 
+@bench_app.command("export")
+@command
+def bench_export(
+    only: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Rows whose name matches this expression.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Instructions, RAM and flash of int8 inference of exported networks, dense and pruned, beside what others take.
+
+    [bold]fedtiny bench export[/] · [bold]fedtiny bench export --only resnet8.s8.m4f[/]
+    """
+    from fedtiny.bench.export import EXPORT
+
+    _bench(EXPORT, only, as_json=as_json)
+
+
 models.add_to(app)
 boards.add_to(app)
 app.add_typer(study.app, name="study")

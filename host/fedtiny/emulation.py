@@ -52,9 +52,11 @@ def infer_sources(variant: str = "") -> list[Path]:
     return _of_variant([root() / "firmware" / "infer"], variant, "the inference engine")
 
 
-def infer_flags() -> list[str]:
-    """What the compiler needs to find the inference engine's header."""
-    return [f"-I{root() / 'firmware' / 'infer'}"]
+def infer_flags(board: Board) -> list[str]:
+    """Where the inference engine's header is, and for RISC-V what keeps its sums in registers: GCC's scheduler would
+    load all samples of a tile before it multiplies the first."""
+    scheduler = ["-fno-schedule-insns"] if board.core.startswith("rv32") else []
+    return [f"-I{root() / 'firmware' / 'infer'}", *scheduler]
 
 
 def _of_variant(folders: Sequence[Path], variant: str, whose: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The inference engine on emulated boards: the C that a board runs, fed by files, and exact counts of its instructions."""
+"""The inference engine on emulated boards: the C that a board runs, fed by files; exact counts of instructions."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class BoardRun:
-    """`outputs` by tensor, as the engine on this computer gives them. Where instructions were counted: those of one whole
-    run, the most that any sample took; with `every` those of each step for the first sample instead."""
+    """`outputs` by tensor, as the engine on this computer gives them. Where instructions were counted: those of one
+    whole run, the most that any sample took; with `every` those of each step for the first sample instead."""
 
     outputs: dict[int, Array]
     instructions: int | None = None
@@ -35,10 +35,16 @@ class BoardRun:
 
 
 def run_on_board(
-    program: Program, inputs: Sequence[Array], board: Board, *, every: bool = False, count: bool = False, variant: str | None = None
+    program: Program,
+    inputs: Sequence[Array],
+    board: Board,
+    *,
+    every: bool = False,
+    count: bool = False,
+    elf: Path | None = None,
 ) -> BoardRun:
-    """Runs samples as fedtiny_export.infer.engine.run does, in the board's emulator. `variant`: of the kernels; None: the
-    board's own.
+    """Runs samples as fedtiny_export.infer.engine.run does, in the board's emulator. `elf`: what `build` made for the
+    board; None: built now.
 
     Raises ConfigError where compiler or emulator are missing, FleetError where the program does not fit the board.
     """
@@ -52,7 +58,7 @@ def run_on_board(
     found = np.zeros((samples, size), np.uint8)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        elf = build(board, folder, variant=variant)
+        elf = elf or build(board, folder)
         (folder / "program").write_bytes(program.blob)
         (folder / "wanted").write_bytes(np.array(table, "<u4").tobytes())
         at_once = _samples_at_once(board, program, one + size)
@@ -79,10 +85,12 @@ def run_on_board(
 
 
 def build(board: Board, folder: Path, *, variant: str | None = None, optimise: str = OPTIMISE) -> Path:
-    """The program that runs blobs from files, for a board."""
+    """The program that runs blobs from files, for a board. `variant`: of the kernels; None: the board's own."""
     kernels = emulation.infer_sources(board.toolchain.variant if variant is None else variant)
     sources = [root() / "firmware" / "port" / "infer" / "main.c", *kernels]
-    return emulation.build(board, sources, out=folder / "infer.elf", optimise=optimise, flags=emulation.infer_flags())
+    return emulation.build(
+        board, sources, out=folder / "infer.elf", optimise=optimise, flags=emulation.infer_flags(board)
+    )
 
 
 def _samples_at_once(board: Board, program: Program, one: int) -> int:

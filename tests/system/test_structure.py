@@ -47,7 +47,7 @@ ALLOWED = {
         "boards", "doctor", "flash", "fleet", "link", "modelplan", "modelsource", "newboard", "report", "study",
         "verify",
     },
-    "bench": {"boards", "emulation", "models", "federation", "fleet", "link"},
+    "bench": {"boards", "emulation", "infer_boards", "models", "federation", "fleet", "link"},
     "__main__": {"cli"},
     "cli": {
         "bench", "commands", "config", "experiment", "fleet", "journal", "progress", "report", "result", "runfolder",
@@ -86,7 +86,9 @@ MAY_INCLUDE = {
     "wire": {"public", "base", "op", "lib", "wire"},
     "capture": {"public", "base", "capture"},
     "lib": {"lib"},
-    "port": {"public", "port"},
+    "infer": {"infer"},  # exported networks: a library of its own, which a board's program may use
+    "port": {"public", "port", "infer"},
+    "examples": {"public", "port", "examples"},
 }
 
 
@@ -164,7 +166,8 @@ def wrong_includes(path: str, source: str) -> list[str]:
 def _found(path: str, name: str) -> str:
     """What an include means: beside the file, in the folders that the compiler is told, or somewhere in the ports."""
     firmware = ROOT / "firmware"
-    folders = [(firmware / path).parent, *(firmware / at for at in ("include", "src", "src/op", "lib/monocypher"))]
+    told = ("include", "src", "src/op", "lib/monocypher", "infer")
+    folders = [(firmware / path).parent, *(firmware / at for at in told)]
     for folder in folders:
         if (folder / name).is_file():
             return (folder / name).resolve().relative_to(firmware).as_posix()
@@ -254,8 +257,11 @@ def test_a_heavy_import_is_caught_only_where_it_costs_the_start() -> None:
         ("src/wire/work.c", '#include "../net.h"'),
         ("src/capture/ring.c", '#include "../wire/wire.h"'),
         ("src/wire/work.c", '#include "../capture/ring.h"'),
+        ("examples/button/app.c", '#include "net.h"'),
         ("port/posix/main.c", '#include "../../src/net.h"'),
         ("port/posix/serve.c", '#include "../../src/wire/wire.h"'),
+        ("infer/conv_s8.c", '#include "fedtiny.h"'),
+        ("src/node.c", '#include "fedtiny_infer.h"'),
     ],
 )
 def test_a_wrong_include_is_caught(path: str, source: str) -> None:

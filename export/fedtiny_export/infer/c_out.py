@@ -43,7 +43,8 @@ _HEADER_TEXT = """\
  *     {name}_run(arena);
  *     ... read {name}_output(arena) ...
  *
- * A run may overwrite its input. Constants take {constants:,} bytes of flash, kernels and code beside. */
+ * A run may overwrite its input. Constants take {constants:,} bytes of flash, code beside. With GCC for RISC-V
+ * -fno-schedule-insns keeps sums in registers. */
 #ifndef {guard}_H
 #define {guard}_H
 
@@ -123,9 +124,9 @@ def _port(function: str, tensor: Tensor, at: int) -> str:
     if tensor.quantization is not None and tensor.dtype == np.int8:
         scale, zero = float(tensor.quantization.scale[0]), int(tensor.quantization.zero_point[0])
         meaning = f"; value = {scale!r} * (q - {zero})" if zero >= 0 else f"; value = {scale!r} * (q + {-zero})"
-    upper = function.upper()
+    upper, shape = function.upper(), " x ".join(map(str, tensor.shape))
     return (
-        f"#define {upper}_SIZE {tensor.size}u /* {' x '.join(map(str, tensor.shape))}, {tensor.dtype.name}{meaning} */\n"
+        f"#define {upper}_SIZE {tensor.size}u /* {shape}, {tensor.dtype.name}{meaning} */\n"
         f"static inline {kind} *{function}(void *arena) {{ return ({kind} *)(void *)((uint8_t *)arena + {at}); }}\n\n"
     )
 
@@ -148,7 +149,9 @@ class _Constants:
         key = (array.dtype.str, array.tobytes())
         if key not in self._names:
             self._names[key] = f"c{len(self._names)}"
-            kind = {"f4": "float", "i4": "int32_t", "u4": "uint32_t", "i1": "int8_t", "u1": "uint8_t"}[array.dtype.str[1:]]
+            kind = {"f4": "float", "i4": "int32_t", "u4": "uint32_t", "i1": "int8_t", "u1": "uint8_t"}[
+                array.dtype.str[1:]
+            ]
             rows = _rows([_literal(value, array.dtype) for value in array.reshape(-1)])
             self._lines.append(f"static const {kind} {self._names[key]}[{array.size}] = {{\n{rows}\n}};\n")
             self.bytes += array.nbytes
@@ -160,12 +163,12 @@ class _Constants:
 
 def _literal(value: np.generic, dtype: np.dtype[np.generic]) -> str:
     if dtype.kind == "f":
-        number = float(value)  # type: ignore[arg-type]
+        number = float(value)
         if not np.isfinite(number):
             raise ExportError("a weight is infinite or no number; a model with such weights cannot be exported")
         text = f"{np.float32(number):.9g}"
         return text + ("f" if any(c in text for c in ".e") else ".0f")
-    number = int(value)  # type: ignore[call-overload]
+    number = int(value)
     if dtype.itemsize == 4 and dtype.kind == "u":
         return f"0x{number:08X}"
     return "INT32_MIN" if number == -(1 << 31) else str(number)
@@ -218,7 +221,9 @@ def _kernels(codes: set[Code], variant: str) -> dict[str, str]:
         if path.name in found:
             continue
         found[path.name] = path.read_text("utf-8")
-        waiting += [folder / name for name in re.findall(r'^\s*#\s*include\s+"([^"]+)"', found[path.name], re.MULTILINE)]
+        waiting += [
+            folder / name for name in re.findall(r'^\s*#\s*include\s+"([^"]+)"', found[path.name], re.MULTILINE)
+        ]
     return dict(sorted(found.items()))
 
 

@@ -16,7 +16,13 @@ from fedtiny_export.errors import BlobError, CoreError
 from fedtiny_export.infer.network import Array, Network, Tensor
 from fedtiny_export.infer.program import Program
 
-STATUS = ("ok", "no inference program, or a damaged one", "of a newer fedtiny", "more than this build has", "misaligned")
+STATUS = (
+    "ok",
+    "no inference program, or a damaged one",
+    "of a newer fedtiny",
+    "more than this build has",
+    "misaligned",
+)
 
 
 class _Program(ct.Structure):
@@ -34,7 +40,9 @@ def library_path() -> Path:
         path = Path(place) / "_infer.so"
         if path.exists():
             return path
-    raise CoreError("the compiled inference engine is missing from this installation. Install the package: pip install .")
+    raise CoreError(
+        "the compiled inference engine is missing from this installation. Install the package: pip install ."
+    )
 
 
 @cache

@@ -21,7 +21,7 @@ DEPTH_MOST = 32767
 
 
 class Lowering:
-    """Steps and buffers of one network. A buffer is a number; `sizes` are their bytes, `root` says which buffer a tensor has."""
+    """Steps and buffers of one network. A buffer is a number, `sizes` its bytes; `root` says which one a tensor has."""
 
     def __init__(self, network: Network, options: sparse.Options) -> None:
         self.network = network
@@ -161,7 +161,9 @@ class Lowering:
         source = self._in(op.inputs[0])
         depth = math.prod(weight.shape[1:])
         if weight.shape[3] != x.shape[-1]:
-            raise _Refused(f"a weight for {weight.shape[3]} input channels over {x.shape[-1]}; groups are not supported")
+            raise _Refused(
+                f"a weight for {weight.shape[3]} input channels over {x.shape[-1]}; groups are not supported"
+            )
         if float_code:
             self._add_step(op, Code.CONV_F32, x=source, y=self._out(op.outputs[0]), weight=weight.astype(np.float32),
                            numbers=numbers, **members)  # fmt: skip
@@ -202,13 +204,19 @@ class Lowering:
             raise _Refused(f"{depth} inputs of {out_channels} outputs; at most {DEPTH_MOST:,} inputs are supported")
         source, out = self._in(op.inputs[0]), self._out(op.outputs[0])
         if x.dtype != np.int8:
-            self._add_step(op, Code.DENSE_F32, x=source, y=out, weight=weight.astype(np.float32), numbers=numbers, **members)
+            self._add_step(
+                op, Code.DENSE_F32, x=source, y=out, weight=weight.astype(np.float32), numbers=numbers, **members
+            )
         elif sparse.dense_layer_is_sparse(weight, self.options):
             members["bias"] = sparse.bias_without_zero(members.get("bias"), weight, numbers["x_zero"])  # type: ignore[arg-type]
-            self._add_step(op, Code.SPARSE_DENSE_S8, x=source, y=out, weight=stream_of(weight)[0], numbers=numbers, **members)
+            self._add_step(
+                op, Code.SPARSE_DENSE_S8, x=source, y=out, weight=stream_of(weight)[0], numbers=numbers, **members
+            )
         else:
             work = 8 * -(-depth // 4)
-            self._add_step(op, Code.DENSE_S8, x=source, y=out, work=work, weight=in_pairs(weight), numbers=numbers, **members)
+            self._add_step(
+                op, Code.DENSE_S8, x=source, y=out, work=work, weight=in_pairs(weight), numbers=numbers, **members
+            )
 
     def _add(self, op: Operator, *tensors: Tensor) -> None:
         y = self._tensor(op)
@@ -319,8 +327,9 @@ class Lowering:
         multiplier, shift = fixed.multiplier(sx / sy)
         more = min(count.bit_length() - 1, 32, 31 + shift)
         numbers |= {"x_zero": zx, "y_zero": zy, "low": -128, "high": 127}
-        self._add_step(op, Code.MEAN_S8, x=source, y=out, multiplier=np.array([(multiplier << more) // count], np.int32),
-                       shift=np.array([shift - more], np.int8), numbers=numbers)  # fmt: skip
+        mean = np.array([(multiplier << more) // count], np.int32)
+        self._add_step(op, Code.MEAN_S8, x=source, y=out, multiplier=mean, shift=np.array([shift - more], np.int8),
+                       numbers=numbers)  # fmt: skip
 
     def _softmax(self, op: Operator, x: Tensor) -> None:
         y = self._tensor(op)
@@ -388,8 +397,8 @@ class Lowering:
 
 
 def _fix_dead(bias: Array, sums: Array, members: dict[str, object], numbers: dict[str, int]) -> None:
-    """Channels without a live weight give a constant. Their biases may be as large as 32 bits allow: they become a small
-    one with a multiplier of a quarter."""
+    """Channels without a live weight give a constant. Their biases may be as large as 32 bits allow: they become small
+    ones with a multiplier of a quarter."""
     multiplier, shift = members["multiplier"], members["shift"]
     assert isinstance(multiplier, np.ndarray)
     assert isinstance(shift, np.ndarray)

@@ -26,14 +26,16 @@ def moves(
     fill: tuple[int, int] | None = None,
     constant: Array | None = None,
 ) -> list[Step]:
-    """One step, or several where the block has more than four dimensions. Steps from and to are in elements. `fill`: the
-    elements of y, and what all of them become before the first move; `constant` stands in place of x."""
+    """One step, or several where the block has more than four dimensions. Steps from and to are in elements.
+
+    `fill`: the elements of y, and what all of them become before the first move; `constant` stands in place of x.
+    """
     axes = _merged(list(zip(shape, steps_from, steps_to, strict=True)))
     outer, inner = axes[:-DIMENSIONS], axes[-DIMENSIONS:]
     inner = [(1, 0, 0)] * (DIMENSIONS - len(inner)) + inner
     code = Code.MOVE_S8 if dtype == np.int8 else Code.MOVE_F32
     size = 1 if dtype == np.int8 else 4
-    found = []
+    found: list[Step] = []
     for places in itertools.product(*(range(n) for n, _, _ in outer)):
         skip_x = sum(i * step for i, (_, step, _) in zip(places, outer, strict=True))
         skip_y = sum(i * step for i, (_, _, step) in zip(places, outer, strict=True))

@@ -99,18 +99,25 @@ def _blob(program: Program) -> bytes:
 def _op(program: Program, index: int, constants: _Constants) -> bytes:
     step = program.steps[index]
     offsets = members(program, index)
-    geometry = struct.pack("<8B6H", *(step.numbers.get(n, 0) for n in _BYTES), *(step.numbers.get(n, 0) for n in _SHAPE))
+    geometry = struct.pack(
+        "<8B6H", *(step.numbers.get(n, 0) for n in _BYTES), *(step.numbers.get(n, 0) for n in _SHAPE)
+    )
     arena = struct.pack("<4I", *(offsets[n] for n in ("x", "x2", "y", "work")))
     pointers = struct.pack("<4I", *(constants.offset(a) for a in (step.weight, step.bias, step.multiplier, step.shift)))
     words = struct.pack("<7i", *(step.numbers.get(n, 0) for n in _WORDS))
     weight_bytes = 0 if step.weight is None else step.weight.nbytes
-    return struct.pack("<4B", step.code, 0, 0, 0) + geometry + arena + pointers + words + struct.pack("<I", weight_bytes)
+    return (
+        struct.pack("<4B", step.code, 0, 0, 0) + geometry + arena + pointers + words + struct.pack("<I", weight_bytes)
+    )
 
 
 def members(program: Program, index: int) -> dict[str, int]:
     """Where a step's x, x2, y and work lie in the arena."""
     step = program.steps[index]
-    at = (lambda buffer: program.offsets[buffer] if buffer >= 0 else 0)
+
+    def at(buffer: int) -> int:
+        return program.offsets[buffer] if buffer >= 0 else 0
+
     return {"x": at(step.x) + step.x_at, "x2": at(step.x2), "y": at(step.y) + step.y_at, "work": program.work_at[index]}
 
 

@@ -1,4 +1,4 @@
-"""A program of the inference engine as tables, before it becomes a blob or C: what `lower` makes and the writers read."""
+"""A program of the inference engine as tables: what `lower` makes, and what becomes a blob or C."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fedtiny_export.infer.network import Array, Network
 
 
 class Code(IntEnum):
-    """Kernels, by their codes in a blob (firmware/infer/load.h); `fti_` and the name in small letters is the C function."""
+    """Kernels by their codes in a blob (firmware/infer/load.h); fti_ with the name in small letters is the function."""
 
     CONV_S8 = 1
     DEPTHWISE_S8 = 2
@@ -67,7 +67,7 @@ class Place:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Program:
-    """`offsets`: the buffers' places in the arena; `work_at` one for each step. `places`: of every activation that exists."""
+    """`offsets`: the buffers' places in the arena; `work_at` one for each step. `places`: of every activation."""
 
     network: Network
     steps: tuple[Step, ...]

@@ -13,15 +13,13 @@ from fedtiny_export.infer.network import Array
 PLACES_MOST = 65535
 SUM_MOST = 32767
 """Of a channel's absolute weights: two sums share a 64-bit register on a Cortex-M4 (sparse_conv_s8_m4.c)."""
-DENSE_COST, SPARSE_COST = 1.15, 1.3
-"""Instructions per product of a convolution on a Cortex-M4F: dense over all weights, sparse over the live ones."""
 DENSE_LAYER_COST, SPARSE_LAYER_COST = 1.6, 6.0
 """The same of a fully connected layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`hold`: "by_cost" holds a layer pruned where that takes fewer instructions; "dense" never, "sparse" wherever it can.
+    """`hold`: "by_cost" holds a layer pruned where that takes fewer instructions, "dense" never, "sparse" where it can.
     `band_bytes`: scratch that a sparse convolution may take; less of it means narrower bands, and more time."""
 
     hold: str = "by_cost"
@@ -40,7 +38,7 @@ def choose(numbers: dict[str, int], weight: Array, options: Options) -> Bands | 
     live = int(np.count_nonzero(weight))
     if options.hold == "dense":
         return None
-    if options.hold == "by_cost" and live * SPARSE_COST > weight.size * DENSE_COST:
+    if options.hold == "by_cost" and sparse_cost(numbers, live) >= dense_cost(numbers):
         return None
     if np.abs(weight.astype(np.int32)).reshape(len(weight), -1).sum(axis=1).max() > SUM_MOST:
         return None
@@ -51,6 +49,17 @@ def choose(numbers: dict[str, int], weight: Array, options: Options) -> Bands | 
     small = [half for half in fitting if _planes(numbers, half) <= options.band_bytes] or fitting[:1]
     bands = -(-most // small[-1])
     return Bands(min(half for half in fitting if -(-most // half) == bands))  # as many bands, each as small as can be
+
+
+def dense_cost(numbers: dict[str, int]) -> float:
+    """Instructions per output pixel on a Cortex-M4F, as counted: a column of samples, products in quads, results."""
+    depth, channels = numbers["kh"] * numbers["kw"] * numbers["xc"], numbers["yc"]
+    return 70 + 1.9 * depth + -(-channels // 2) * (8 * -(-depth // 4) + 37)
+
+
+def sparse_cost(numbers: dict[str, int], live: int) -> float:
+    """The same with `live` weights: products of eight pixels at a time, results, planes."""
+    return 20 + 5 * numbers["xc"] * numbers["sh"] * numbers["sw"] + 1.15 * live + 16.5 * numbers["yc"]
 
 
 def work_bytes(numbers: dict[str, int]) -> int:
@@ -70,7 +79,7 @@ def dense_layer_is_sparse(weight: Array, options: Options) -> bool:
     """Whether a fully connected layer is held pruned. weight: (O, I)."""
     if options.hold != "by_cost":
         return options.hold == "sparse"
-    return np.count_nonzero(weight) * SPARSE_LAYER_COST < weight.size * DENSE_LAYER_COST
+    return int(np.count_nonzero(weight)) * SPARSE_LAYER_COST < weight.size * DENSE_LAYER_COST
 
 
 def _geometry(numbers: dict[str, int], half: int) -> tuple[int, int, int]:
@@ -90,6 +99,10 @@ def _planes(numbers: dict[str, int], half: int) -> int:
 def _fits(numbers: dict[str, int], half: int) -> bool:
     """What check.c wants of a blob."""
     rows, _, row = _geometry(numbers, half)
-    most = (2 * half * numbers["sh"] + numbers["kh"] * numbers["dh"]) * (numbers["yw"] + 4 + numbers["kw"] * numbers["dw"])
+    most = (2 * half * numbers["sh"] + numbers["kh"] * numbers["dh"]) * (
+        numbers["yw"] + 4 + numbers["kw"] * numbers["dw"]
+    )
     depth = math.prod(numbers[name] for name in ("kh", "kw", "xc"))
-    return rows * row * numbers["xc"] <= PLACES_MOST and most * numbers["sw"] * numbers["xc"] <= 1 << 24 and depth <= 32767
+    return (
+        rows * row * numbers["xc"] <= PLACES_MOST and most * numbers["sw"] * numbers["xc"] <= 1 << 24 and depth <= 32767
+    )
