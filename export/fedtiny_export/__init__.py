@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedtiny_export.blob import Blob, abi_hash, read_blob, write_blob
-    from fedtiny_export.c_out import to_c
+    from fedtiny_export.infer.c_out import to_c
     from fedtiny_export.errors import BlobError, ExportError, FedtinyError, PlanError, UnsupportedModel
     from fedtiny_export.flops import macs, training_flops
     from fedtiny_export.graph import Graph, Op, OpKind, Param, Role, Tensor
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "blob": ("Blob", "abi_hash", "read_blob", "write_blob"),
-    "c_out": ("to_c",),
+    "infer.c_out": ("to_c",),
     "errors": ("BlobError", "ExportError", "FedtinyError", "PlanError", "UnsupportedModel"),
     "flops": ("macs", "training_flops"),
     "graph": ("Graph", "Op", "OpKind", "Param", "Role", "Tensor"),
