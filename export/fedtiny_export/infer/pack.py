@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from fedtiny_export.infer.arena import Life, place
+from fedtiny_export.infer.building import sound
 from fedtiny_export.infer.lower import Lowering, fold_pads
 from fedtiny_export.infer.network import Array, Network
 from fedtiny_export.infer.program import Place, Program, Step
@@ -21,8 +22,8 @@ _WORDS = ("x_zero", "x2_zero", "y_zero", "low", "high", "a", "b")
 
 
 def pack(network: Network, options: Options | None = None) -> Program:
-    """Raises UnsupportedModel, which names everything that the engine lacks."""
-    folded = fold_pads(network)
+    """Raises UnsupportedModel, which names everything that is wrong with the network, or that the engine lacks."""
+    folded = fold_pads(sound(network))
     lowering = Lowering(folded, options or Options())
     lowering.run()
     lives = _lives(lowering)
