@@ -19,12 +19,11 @@ class Life:
 
 
 Leads = Mapping[tuple[int, int], int]
-"""(y, x) -> bytes by which y has to begin before x, where it may lie over it: what is written never reaches what is still
-read."""
+"""(y, x) -> bytes, 0 or more, by which y has to begin before x where it may lie over it."""
 
 
 def place(lives: Sequence[Life], leads: Leads | None = None) -> tuple[list[int], int]:
-    """Offsets, each a multiple of 8, and the arena's size: the best of several orders, each buffer as low as it fits."""
+    """Offsets, multiples of 8, and the arena's size: the best of several orders, each buffer where it first fits."""
     orders = [
         sorted(range(len(lives)), key=lambda i: (-lives[i].size, lives[i].first)),
         sorted(range(len(lives)), key=lambda i: (-lives[i].size, -lives[i].first)),

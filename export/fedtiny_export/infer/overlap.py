@@ -25,5 +25,5 @@ def row_lead(step: Step) -> int | None:
     height, stride, top = n["yh"], n["sh"], n.get("top", 0)
     if step.code is Code.SPARSE_CONV_S8:
         written = range(2 * n["a"], height, 2 * n["a"])
-        return max((row * y_row - max(0, row * stride - top) * x_row for row in written), default=0)
-    return max((row + 1) * y_row - max(0, row * stride - top) * x_row for row in range(height))
+        return max((0, *(row * y_row - max(0, row * stride - top) * x_row for row in written)))
+    return max(0, *((row + 1) * y_row - max(0, row * stride - top) * x_row for row in range(height)))

@@ -12,8 +12,8 @@ from fedtiny_export.infer.arena import Life, place
 from fedtiny_export.infer.building import sound
 from fedtiny_export.infer.lower import Lowering, fold_pads
 from fedtiny_export.infer.network import Array, Network
-from fedtiny_export.infer.program import Place, Program, Step
 from fedtiny_export.infer.overlap import row_lead
+from fedtiny_export.infer.program import Place, Program, Step
 from fedtiny_export.infer.sparse import Options
 
 VERSION = 1
