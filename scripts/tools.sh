@@ -6,6 +6,9 @@ set -eu
 cd "$(dirname "$0")/.."
 wanted=$(sed -n 's/^packages = \[\(.*\)\].*/\1/p' boards/qemu-*.toml | tr -d '" ' | tr ',' '\n' | sort -u)
 wanted="$wanted clang mosquitto libmosquitto-dev cppcheck"
+# clang's sanitizers and libFuzzer, for scripts/fuzz.sh: named after the version that clang is here (43 MB)
+version=$(apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9][0-9]*\)$/\1/p' | head -n 1)
+wanted="$wanted${version:+ libclang-rt-$version-dev}"
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
     echo "tools: tests on emulated boards need these packages of Debian, or your system's like them:" $wanted >&2

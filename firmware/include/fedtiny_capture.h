@@ -23,6 +23,7 @@
 #include <stdbool.h>
 
 #include "fedtiny.h"
+#include "fedtiny_storage.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -54,7 +55,7 @@ typedef struct {
     uint8_t policy;             /* FT_RING_OLDEST, ... */
     float scale, offset;        /* of FT_RING_I16 and FT_RING_U8; scale > 0 */
     uint16_t dev_every;         /* each so-manyth labelled sample joins the development set, 0: none */
-    uint16_t dev_most;          /* until it has so many; they stay for good. Fewer than slots; in flash, those of the first group alone */
+    uint16_t dev_most;          /* until it has so many; they stay for good. Fewer than slots; in flash, of the first group alone */
     uint32_t seed;              /* of the reservoir */
 } ft_ring_config;
 
@@ -77,6 +78,13 @@ typedef struct {
     uint32_t slot_bytes;
 } ft_ring_bank;
 ft_ring_store ft_ring_in_bank(ft_ring_bank *bank, void *at, uint32_t bytes, uint32_t floats, uint8_t form);
+
+/* A store in an area of storage, which is one group: a full ring of FT_RING_OLDEST begins anew. */
+typedef struct {
+    const ft_storage *storage; /* outlives the ring */
+    uint32_t area, slot_bytes;
+} ft_ring_area;
+ft_ring_store ft_ring_in_area(ft_ring_area *place, const ft_storage *storage, uint32_t area, uint32_t floats, uint8_t form);
 
 /* Takes up what the store holds: in flash the samples of before a reset, those that were whole.
  * FT_ERR_ARG: the configuration; FT_ERR_DATA: the store failed. */

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedtiny.commands import AsJson, boards, command, print_json, say, study
+from fedtiny.commands import AsJson, boards, command, models, print_json, say, study
 from fedtiny_export.errors import ConfigError, FedtinyError
 
 if TYPE_CHECKING:
@@ -112,49 +112,6 @@ def report(run: Run, as_json: AsJson = False) -> None:
     from fedtiny.progress import print_summary
 
     print_summary(result, folder.path)
-
-
-@app.command()
-@command
-def export(
-    run: Run,
-    to: Annotated[Literal["onnx", "ftm", "c"], typer.Option(help="ONNX, a node's blob, or C that wraps the blob.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="File to write; for C a folder.", show_default="./NAME.onnx, ./NAME.ftm, ./NAME/"),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over files that exist.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Write a run's model for use elsewhere.
-
-    [bold]fedtiny export RUN --to c --out firmware/model[/]
-    """
-    from fedtiny.runfolder import BLOB, ONNX, RunFolder
-
-    folder = RunFolder.open(run)
-    if to == "c":
-        files = _c_files(folder)
-        target = out or Path(folder.run_id)
-    else:
-        target = out or Path(f"{folder.run_id}.{to}")
-        files = {target.name: folder.read(ONNX if to == "onnx" else BLOB)}
-        target = target.parent
-    written = [target / name for name in files]
-    there = [str(path) for path in written if path.exists()]
-    if there and not force:
-        raise ConfigError(f"{', '.join(there)} exists already. Choose another --out, or write over it with --force.")
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        for path, data in zip(written, files.values(), strict=True):
-            path.write_bytes(data)
-    except OSError as error:
-        raise ConfigError(f"cannot write to {target}: {error.strerror}. Choose another --out.") from None
-    if as_json:
-        print_json({"run_id": folder.run_id, "to": to, "files": [str(path) for path in written]})
-    else:
-        for path in written:
-            typer.echo(f"{path}  {path.stat().st_size:,} bytes")
 
 
 @app.command("eval")
@@ -349,6 +306,7 @@ def bench_export(
     _bench(EXPORT, only, as_json=as_json)
 
 
+models.add_to(app)
 boards.add_to(app)
 app.add_typer(study.app, name="study")
 
@@ -470,20 +428,6 @@ def _stopped(folder: RunFolder, experiment: Experiment, *, by_hand: bool) -> str
         f"  what is there: fedtiny report {folder.path}\n"
         f"  go on:         fedtiny run --resume {folder.path}"
     )
-
-
-def _c_files(folder: RunFolder) -> dict[str, bytes]:
-    import re
-
-    from fedtiny.runfolder import BLOB
-    from fedtiny_export import to_c
-    from fedtiny_export.core import NodeConfig, plan
-
-    blob = folder.read(BLOB)
-    name = re.sub(r"\W", "_", folder.run_id)
-    name = name if name[:1].isalpha() else f"model_{name}"
-    arena = plan(blob, NodeConfig(modes=("infer",))).peak
-    return {file: text.encode() for file, text in to_c(blob, name, arena).items()}
 
 
 def _live(as_json: bool) -> bool:

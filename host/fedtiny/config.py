@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from fedtiny.pruning.catalog import check_name, make_method
 from fedtiny.pruning.density import Rule
+from fedtiny.pruning.initial import Initial
 from fedtiny.pruning.method import Method
 from fedtiny.pruning.progressive import Granularity
 from fedtiny_export.errors import ConfigError
@@ -95,6 +96,7 @@ class PruningSettings(Section):
     method: str = Field("fedtiny", description="a method by name, or a class of your own as path/file.py:Name")
     density: float = Field(0.05, gt=0, le=1, description="share of all convolution and linear weights that live")
     rule: Rule = Field("fedtiny", description="how the density is shared out among the layers")
+    initial: Initial | None = Field(None, description="what ranks weights at the start; the default is the method's")
     selection: bool = Field(True, description="whether the nodes choose among candidates; else the magnitude mask")
     adaptation: bool = Field(True, description="whether candidates are judged with batch norms measured for each")
     pool_size: int = Field(0, ge=0, le=10_000, description="candidates; 0 = the published 0.1 / density")
@@ -179,7 +181,8 @@ def make_config(table: Mapping[str, object], *, origin: str = "the settings") ->
 def method_of(config: Config) -> Method:
     """The method that the settings name."""
     pruning = config.pruning
-    settings = pruning.model_dump(exclude={"method", "options"}) | {"last_layers": config.train.last_layers}
+    settings = pruning.model_dump(exclude={"method", "options"}, exclude_none=True)
+    settings |= {"last_layers": config.train.last_layers}
     return make_method(pruning.method, settings, pruning.options)
 
 
@@ -223,7 +226,8 @@ def allowed(key: str) -> str:
     """What a setting may be, in words: `a number, 0 < density <= 1`."""
     info = keys()[key]
     kind = info.annotation
-    options = get_args(kind) if get_origin(kind) is Literal else ()
+    literal = next((part for part in (kind, *get_args(kind)) if get_origin(part) is Literal), None)
+    options = get_args(literal) if literal is not None else ()
     if options:
         return "one of " + ", ".join(map(str, options))
     if kind is bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fedtiny import emulation
 from fedtiny.boards import Board, Node, root
-from fedtiny.emulation import build, core_sources, need_tools, wire_flags, wire_sources
+from fedtiny.emulation import build, capture_sources, core_sources, need_tools, wire_flags, wire_sources
 from fedtiny_export.errors import ConfigError
 
 SHARED = ("port/uart/main.c", "port/uart/receive.c", "port/record.c")
@@ -37,12 +37,23 @@ def node_of(board: Board) -> Node:
     return board.node
 
 
-def build_node(board: Board, out: Path, *, optimise: str = "-Os", flags: Sequence[str] = ()) -> Path:
-    """Compiles the node image of a board; returns `out`, an ELF file. Raises ConfigError as emulation.build does."""
+def build_node(
+    board: Board, out: Path, *, app: Path | None = None, optimise: str = "-Os", flags: Sequence[str] = ()
+) -> Path:
+    """Compiles the node image of a board; returns `out`, an ELF file.
+
+    `app`: a folder of C sources, an application beside the node (firmware/port/uart/app.h). Raises ConfigError as
+    emulation.build does, and where the folder has no source.
+    """
     node = node_of(board)
     firmware = root() / "firmware"
     sources = [*core_sources(board.toolchain.variant), *wire_sources()]
     sources += [firmware / name for name in (*SHARED, *node.sources)]
+    if app is not None:
+        own = sorted(app.glob("*.c"))
+        if not own:
+            raise ConfigError(f"{app} has no C source. Give a folder like firmware/examples/accelerometer.")
+        sources += [*own, *capture_sources()]
     defines = {**node.defines, "NODE_BOARD": f'"{board.name}"', "NODE_BAUD": str(node.baud)}
     build(board, sources, out=out, optimise=optimise, defines=defines, flags=[*wire_flags(), *flags])
     _sign(out)

@@ -142,7 +142,7 @@ def print_summary(result: dict[str, Any], folder: Path) -> None:
     table.add_row("model", f"{size(result['model_bytes'])}, sha256 {result['model_sha256'][:16]}…")
     console = Console(highlight=False)
     console.print(table)
-    if result["fleet"] == "wire":
+    if result["fleet"] == "wire" and "boards" in result:  # not in runs of earlier versions
         print_boards(result["boards"])
     console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
 
@@ -184,7 +184,8 @@ def print_evaluation(outcome: dict[str, Any]) -> None:
 def print_devices(rows: Sequence[dict[str, Any]]) -> None:
     """What `fedtiny fleet list` found; an unprotected line is red."""
     table = Table(box=None, pad_edge=False)
-    for column in ("node", "state", "board", "firmware", "free RAM", "starts", "profile", "last seen"):
+    figures = ("free RAM", "peak", "starts", "dropped")
+    for column in ("node", "state", "board", "firmware", *figures, "profile", "last seen"):
         table.add_column(column, overflow="fold")
     table.add_column("link", overflow="fold", ratio=1)
     for row in rows:
@@ -195,8 +196,9 @@ def print_devices(rows: Sequence[dict[str, Any]]) -> None:
         seen = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["last_seen"])) if row["last_seen"] else "never"
         table.add_row(
             row["node"], state, escape(row["board"] or "-"), (row["firmware"] or "-")[:8], free,
-            "-" if row["boot_counter"] is None else str(row["boot_counter"]), _profile(row["profile"]),
-            seen, _short(row["link"]),
+            "-" if row["peak_bytes"] is None else size(row["peak_bytes"]),
+            *("-" if row[key] is None else str(row[key]) for key in ("boot_counter", "dropped")),
+            _profile(row["profile"]), seen, _short(row["link"]),
         )  # fmt: skip
     console = _wide()
     console.print(table)

@@ -27,12 +27,12 @@ from tests.firmware.boards import need
 from tests.system.conftest import Fedtiny
 
 BOARD = "qemu-netduinoplus2"
-# From outside: PlatformIO's files of these boards (maximum_ram_size, maximum_size), and what of flash is the record's.
+# From outside: PlatformIO's files of these boards (maximum_ram_size, maximum_size), and what of flash is storage.
 PLATFORMIO = {
-    "blackpill_f411ce": (131072, 524288, 0x40000),
+    "blackpill_f411ce": (131072, 524288, 0x70000),
     "disco_f746ng": (327680, 1048576, 0),
-    "netduinoplus2": (131072, 1048576, 0x40000),
-    "nucleo_f446re": (131072, 524288, 0x40000),
+    "netduinoplus2": (131072, 1048576, 0xC0000),
+    "nucleo_f446re": (131072, 524288, 0x70000),
     "nucleo_h743zi": (524288, 2097152, 0),
     "nucleo_l4r5zi": (655360, 2097152, 0),
 }
@@ -51,9 +51,9 @@ def model(name: str, width: int | None = None) -> bytes:
 def test_the_memory_of_a_board_is_what_platformio_says_of_it(name: str) -> None:
     memory = load_board(name).memory
     assert memory is not None
-    ram, flash, record = PLATFORMIO[name]
+    ram, flash, storage = PLATFORMIO[name]
     assert max(bank.bytes for bank in memory.banks) == memory.banks[0].bytes == ram
-    assert memory.flash.bytes + record == flash
+    assert memory.flash.bytes + storage == flash
 
 
 @pytest.mark.parametrize("name", ESP)

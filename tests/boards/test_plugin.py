@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from fedtiny.boards import load_board
-from fedtiny.images import build_node
 from tests.firmware.boards import need
 from tests.fleet.fleets import NODE, ROOT, environment
 from tests.system.test_structure import HEAVY
@@ -110,8 +109,8 @@ def test_one_file_passes_on_native_nodes_on_an_emulated_board_and_on_a_serial_po
     assert (serial.code, serial.counts) == (0, {"passed": 4}), serial.out
     assert serial.boards == "boards: 1 serial"
 
-    image = build_node(need(load_board(BOARD)), tmp_path / "node.elf")
-    (tmp_path / "boards.toml").write_text(f'[nodes.b1]\nlink = "qemu:{BOARD}:{image}"\n')
+    need(load_board(BOARD))
+    (tmp_path / "boards.toml").write_text(f'[settings]\ntrain.lr = 0.01\n[nodes.b1]\nlink = "qemu:{BOARD}"\n')
     emulated = run_pytest("--fleet", "boards.toml", file=EXAMPLE)
     assert (emulated.code, emulated.counts) == (0, {"passed": 3, "skipped": 1}), emulated.out
     assert emulated.boards == "boards: 1 qemu, 0 serial, 1 test skipped: no board"
@@ -168,6 +167,13 @@ def test_a_fixture_of_ones_own_by_the_same_name_is_left_alone(run_pytest: Pytest
     found = run_pytest(file="test_own.py")
     assert (found.code, found.counts) == (0, {"passed": 1}), found.out
     assert "boards:" not in found.out
+
+
+def test_a_file_that_cannot_be_collected_is_pytests_own_error(run_pytest: Pytest, tmp_path: Path) -> None:
+    (tmp_path / "test_wrong.py").write_text("import nothing_of_that_name\n")
+    found = run_pytest(file="test_wrong.py")
+    assert "No module named 'nothing_of_that_name'" in found.out
+    assert "plugin.py" not in found.out
 
 
 def test_the_plugin_costs_who_has_no_nodes_next_to_nothing() -> None:

@@ -23,7 +23,8 @@ from fedtiny.federation.tasks import Install, Load, NodeFailure, Report, Score, 
 from fedtiny.fleet.manage import record as first_record
 from fedtiny.fleet.native import NativeFleet
 from fedtiny.fleet.roster import read_roster
-from fedtiny.fleet.wire import Held, WireFleet
+from fedtiny.fleet.wire import WireFleet
+from fedtiny.fleet.wirenode import Held
 from fedtiny.link import endpoint
 from fedtiny.pruning import FedAvg
 from fedtiny_export.blob import write_blob

@@ -554,3 +554,23 @@ def test_augmentation_is_for_training_and_never_for_measuring():
         trained[how, "moments"] = replies[1].moments
     assert any(not np.array_equal(trained["none"][name], array) for name, array in trained["shift"].items())
     assert np.array_equal(trained["none", "moments"], trained["shift", "moments"])
+
+
+@pytest.mark.parametrize("initial", ["snip", "grasp", "synflow"])
+def test_fedtiny_starts_from_another_scores_mask_and_goes_on_from_there(initial: str):
+    ours = made("fedtiny", initial=initial).start(model(), seed=0, public=public())
+    theirs = made(initial).start(model(), seed=0, public=public())
+    assert ours.pool is None
+    assert all(np.array_equal(mask, theirs.masks[layer]) for layer, mask in ours.masks.items())
+    request = made("fedtiny", initial=initial).request(model().graph, ours.masks, round_number=1, adjustments=0)
+    assert request.k
+
+
+def test_settings_leave_a_method_its_own_start():
+    from fedtiny.config import load_config, method_of
+
+    assert method_of(load_config("quick", {"pruning.method": "fedmef"})).initial == "random"
+    assert method_of(load_config("quick", {"pruning.method": "fedtiny"})).initial == "magnitude"
+    assert method_of(load_config("quick", {"pruning.initial": "snip"})).initial == "snip"
+    with pytest.raises(ConfigError, match=r"one of magnitude, .*Did you mean synflow"):
+        load_config("quick", {"pruning.initial": "synflo"})

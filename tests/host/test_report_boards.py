@@ -111,6 +111,12 @@ def test_no_key_of_a_board_is_indispensable(key: str, tmp_path: Path) -> None:
         shown(tmp_path, SHAKY | {key: value}, {k: v for k, v in STEADY.items() if k != key})
 
 
+def test_memory_that_dwarfs_the_plan_is_told_and_not_drawn(tmp_path: Path) -> None:
+    part = part_of(shown(tmp_path, board("node-01", arena_bytes=16_777_216)), "node-01")
+    assert ("16.8 MB" in part, "in all: 16.8 MB" in part, "peak: 63 kB" in part) == (True, False, True)
+    assert "in all: 100 kB" in part_of(shown(tmp_path, STEADY), "node-01")
+
+
 def test_a_thousand_boards_do_not_make_a_page_of_a_thousand_parts(tmp_path: Path) -> None:
     text = shown(tmp_path, *(board(f"n{number}") for number in range(1000)))
     assert text.count("<details><summary>n") == 100

@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from fedtiny.pruning import BUILT_IN
 from fedtiny.study import read_study, run_study, write_study_report
 from fedtiny.study.runner import open_cells
 from fedtiny.study.stats import mean_of, paired, t_distribution, t_quantile
@@ -70,7 +71,7 @@ def test_every_combination_is_a_cell_and_what_does_not_matter_makes_no_more(tmp_
     study = study_of(
         tmp_path,
         'methods = ["fedavg", "snip"]\ndensities = [0.1, 0.05]\nalphas = [0.1, 0.5]\nseeds = [0, 1, 2]\n'
-        'data = ["fashion-mini", "spar-watch"]\n',
+        'data = ["fashion-mini", {base = "spar-watch", label = "spar", densities = [0.2, 0.1, 0.05]}]\n',
     )
     counts: dict[tuple[str, str], int] = {}
     for cell in study.cells:
@@ -78,11 +79,28 @@ def test_every_combination_is_a_cell_and_what_does_not_matter_makes_no_more(tmp_
     assert counts == {
         ("fashion-mini", "fedavg"): 6,  # two alphas, three seeds; it knows no density
         ("fashion-mini", "snip"): 12,
-        ("spar-watch", "fedavg"): 3,  # dealt by person: no alpha
-        ("spar-watch", "snip"): 6,
+        ("spar", "fedavg"): 3,  # dealt by person: no alpha
+        ("spar", "snip"): 9,  # three densities of its own
     }
-    assert len({cell.key for cell in study.cells}) == 27
-    assert {cell.config.train.rounds for cell in study.cells if cell.data == "spar-watch"} == {20}
+    assert len({cell.key for cell in study.cells}) == 30
+    assert {cell.config.train.rounds for cell in study.cells if cell.data == "spar"} == {20}
+
+
+def test_the_committed_study_can_be_had_on_every_cell() -> None:
+    """Its methods exist, and its densities leave every layer of its models a weight."""
+    from fedtiny.models import build
+    from fedtiny.pruning import allocate
+    from fedtiny_export.torch_in import from_torch
+
+    study = read_study(Path(__file__).resolve().parents[2] / "docs" / "studies" / "methods.toml")
+    shapes = {"fashion-mini": ((1, 28, 28), 10), "spar-watch": ((6, 1, 128), 7)}
+    graphs = {
+        name: from_torch(build(model, input_shape=shapes[name][0], classes=shapes[name][1]), shapes[name][0]).graph
+        for name, model in (("fashion-mini", "resnet-mini"), ("spar-watch", "watch-net"))
+    }
+    assert {cell.config.pruning.method for cell in study.cells} == set(BUILT_IN)
+    for cell in study.cells:
+        allocate(graphs[cell.config.data.name], cell.density, cell.config.pruning.rule)
 
 
 def test_axes_vary_any_setting_and_a_dense_method_joins_every_place(tmp_path: Path) -> None:

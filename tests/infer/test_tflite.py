@@ -13,6 +13,7 @@ from fedtiny_export.errors import DamagedModel, ExportError, UnsupportedModel
 from fedtiny_export.infer import simulate, tflite_schema
 from fedtiny_export.infer.building import NetworkBuilder
 from fedtiny_export.infer.network import Kind, Network
+from fedtiny_export.infer.runtimes import in_engine
 from fedtiny_export.infer.tflite_in import from_tflite
 from fedtiny_export.infer.tflite_out import to_tflite
 from tests.infer.litert import litert_outputs
@@ -30,6 +31,7 @@ def test_int8_models_of_mlperf_tiny_have_the_bits_of_litert(name: str) -> None:
     ours = simulate.run(network, x)[network.outputs[0]]
     theirs = litert_outputs(model_bytes(name), x)
     assert (ours != theirs).sum() == 0
+    assert (in_engine(network, x)[network.outputs[0]] != theirs).sum() == 0
     np.testing.assert_array_equal(litert_outputs(network, [x[0][:20]]), theirs[:20])  # the file that we write
 
 
@@ -57,6 +59,7 @@ def test_resnet8_int8_recognises_what_the_reference_kernels_recognise() -> None:
     images, labels = golden()
     x = (images.astype(np.int16) - 128).astype(np.int8)[:, None]
     found = simulate.run(network, [x])[network.outputs[0]].reshape(len(x), -1).argmax(axis=1)
+    np.testing.assert_array_equal(in_engine(network, [x])[network.outputs[0]].reshape(len(x), -1).argmax(axis=1), found)
     # 87.5 %. The 174 that were published with these images are of LiteRT's default kernels, which round otherwise.
     assert (found == labels).sum() == 175
 

@@ -81,6 +81,12 @@ def test_bad_inputs_break_no_decoder_and_no_node(driver: Path, seeds: Path, targ
         ("samples", "wire/samples.c", "if (colours > 256 || ft_load_u16(bytes + HEAD + 2) || length < head)", "if (0)"),
         ("values", "wire/work.c", "|| ft_load_u32(bytes + 4) > length - MASK_HEAD", ""),
         ("record", "wire/record.c", "&& r[ID + r[ID_BYTES]] == 0", ""),
+        (
+            "saver",
+            "wire/saver.c",
+            "if (bytes > most || length > most - bytes || ft_align8(length) > most - bytes)",
+            "if (!most)",
+        ),
         ("topic", "port/mqtt/topics.c", "if (at + length >= TOPIC_BYTES)", "if (0)"),
     ],
 )

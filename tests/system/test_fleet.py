@@ -65,6 +65,7 @@ def test_from_no_key_to_a_run_and_back(fedtiny: Fedtiny, lab: Lab) -> None:
     assert listed["n1"]["board"] == "posix"
     assert listed["n1"]["link"] == f"process:{lab.command('n1')}"
     assert listed["n1"]["last_seen"] > 1.7e9
+    assert [listed["n1"][key] for key in ("peak_bytes", "dropped", "asked_again")] == [0, 0, 0]
     keys = {lab.key_of(name) for name in lab.names}
     assert len(keys - {None}) == 4
 
@@ -75,6 +76,13 @@ def test_from_no_key_to_a_run_and_back(fedtiny: Fedtiny, lab: Lab) -> None:
     assert over_links["bytes"]["up"] == in_process["bytes"]["up"]
     assert in_process["bytes"]["link"] is None
     assert over_links["bytes"]["link"]["by_node"].keys() == set(lab.names)
+    for board in over_links["boards"]:
+        assert (board["board"], board["resets"], board["refused"], board["failures"]) == ("posix", 0, 0, 0)
+        assert board["bytes"] == over_links["bytes"]["link"]["by_node"][board["node"]]
+        assert board["peak_bytes"] == board["plan_bytes"] == over_links["memory"]["plan_bytes"]
+    for board in in_process["boards"]:
+        assert board["tasks"]["train"] == {"count": 2, "seconds": board["tasks"]["train"]["seconds"]}
+        assert (board["bytes"], board["link"], board["resets"]) == (None, None, None)
     sparse = [layer for layer in over_links["layers"] if not layer["dense"]]
     least, taken = (sum(layer[key] for layer in sparse) for key in ("mask_entropy", "mask_bytes"))
     assert 0 < least < taken <= 1.25 * least

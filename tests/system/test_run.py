@@ -253,6 +253,21 @@ def test_a_users_own_module_and_arrays_take_the_place_of_the_named_ones(tmp_path
     assert result["model"] == "Sequential"
 
 
+def test_a_fleet_that_is_open_does_the_run_and_stays_open() -> None:
+    """With the bits of a run that opens its own; as many nodes as the settings ask for."""
+    config = package.load_config("quick", ["train.rounds=1", "fleet.nodes=3"])
+    fleet = NativeFleet(["a", "b", "c"])
+    hashes = []
+    for given in (fleet, fleet, None):
+        with package.Experiment(config, fleet=given) as experiment:
+            assert [record.participants for record in experiment] == [experiment.fleet.nodes]
+            hashes.append(experiment.result()["model_sha256"])
+    assert len(set(hashes)) == 1
+    fleet.close()
+    with pytest.raises(package.FedtinyError, match=r"has 3 nodes, and the settings ask for 4\. Set fleet\.nodes=3"):
+        package.Experiment(package.load_config("quick"), fleet=fleet)
+
+
 def test_a_module_that_a_node_cannot_run_is_refused_by_name(tmp_path: Path) -> None:
     from torch import nn
 

@@ -19,7 +19,8 @@ import pytest
 
 from fedtiny import Experiment, load_config
 from fedtiny.boards import load_board
-from fedtiny.fleet.wire import WireFleet, WireNode
+from fedtiny.fleet.wire import WireFleet
+from fedtiny.fleet.wirenode import WireNode
 from fedtiny.images import build_node
 
 from ..conftest import Outcome

@@ -217,6 +217,8 @@ def output_shape(op: Operator, inputs: Sequence[Shape], given: Shape) -> Shape:
 def _map(x: Shape) -> tuple[int, int, int, int]:
     if len(x) != 4:
         raise ValueError(f"reads the shape {x}; it takes a map (1, height, width, channels)")
+    if x[0] != 1:
+        raise ValueError(f"reads {x[0]} samples at once; give the model a batch of 1")
     return (x[0], x[1], x[2], x[3])
 
 

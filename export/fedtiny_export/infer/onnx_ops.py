@@ -207,7 +207,8 @@ def _affine(m: Importer, x: int, scale: Any, shift: Any, name: str) -> int:
     inner = m.shape(last)
     channels = inner[-1] if inner else 1
     scale, shift = (np.broadcast_to(c.reshape(-1), (channels,)) for c in (scale, shift))
-    target = inner if len(inner) == 4 else (inner[0] if len(inner) > 1 else 1, 1, math.prod(inner[1:-1]), channels)
+    one = len(inner) == 4 and inner[0] == 1  # else one sample of the others' pixels: each is treated alone
+    target = inner if one else (1, 1, math.prod(inner[:-1]), channels)
     y = m.reshape(_depthwise(m, m.reshape(last, target), scale, shift, name), inner)
     return y if last == x else m.transpose(y, inverse(order), name)
 

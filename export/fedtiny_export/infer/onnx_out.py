@@ -34,6 +34,18 @@ def to_onnx(network: Network) -> onnx.ModelProto:
     return proto
 
 
+def traced_onnx(network: Network) -> tuple[onnx.ModelProto, dict[int, str]]:
+    """The model with every activation among its outputs, and their names by tensor: float32, channels first."""
+    writer = _Writer(sound(network))
+    proto = writer.model()
+    names = {i: name for i, name in writer.held().items() if network.tensors[i].data is None}
+    given = {o.name for o in (*proto.graph.output, *proto.graph.input)}
+    for name in dict.fromkeys(names.values()):
+        if name not in given:
+            proto.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return proto, names
+
+
 class _Writer:
     """Names: an activation is held channels first, as float32. `_float[t]`: what holds tensor t so."""
 
@@ -62,6 +74,10 @@ class _Writer:
             graph, producer_name="fedtiny", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
         )
         return onnx.shape_inference.infer_shapes(made)
+
+    def held(self) -> dict[int, str]:
+        """What holds each tensor, once the model is written."""
+        return dict(self._float)
 
     # Values
 

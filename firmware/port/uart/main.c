@@ -4,6 +4,7 @@
 
 #include "../port.h"
 #include "../record.h"
+#include "app.h"
 #include "board.h"
 #include "fedtiny_wire.h"
 
@@ -40,6 +41,19 @@ __attribute__((weak)) const ft_storage *board_areas(const char *name)
     return NULL;
 }
 
+/* Of an image without an application. */
+__attribute__((weak)) const ft_data *app_start(const char *name)
+{
+    (void)name;
+    return NULL;
+}
+
+__attribute__((weak)) uint32_t app_turn(ft_node *node)
+{
+    (void)node;
+    return FT_WIRE_FOREVER;
+}
+
 int main(int argc, char **argv)
 {
     static ft_wire wire;
@@ -57,9 +71,11 @@ int main(int argc, char **argv)
     facts.reset_reason = board_reset_reason();
     for (uint32_t i = 0; i < sizeof facts.firmware; i++)
         facts.firmware[i] = image_mark[8 + i];
-    ft_service_start(&service, memory, bytes, NULL);
     const ft_storage *areas = board_areas(name);
-    ft_service_store_samples(&service, areas);
+    const ft_data *own = app_start(name);
+    ft_service_start(&service, memory, bytes, own);
+    if (!own)
+        ft_service_store_samples(&service, areas);
     if (ft_saver_start(&saver, &service, &wire, areas))
         say("the last model is here\r\n");
     if (ft_wire_start(&wire, &port, &facts, ft_saver_tasks(&saver)) != FT_OK)
@@ -69,9 +85,9 @@ int main(int argc, char **argv)
             uint8_t turn[TURN];
             uint32_t count = board_receive(turn, sizeof turn);
             ft_wire_feed(&wire, turn, count);
-            uint32_t wait_ms = ft_wire_poll(&wire);
+            uint32_t wait_ms = ft_wire_poll(&wire), turn_ms = app_turn(ft_service_node(&service));
             if (!ft_wire_sending(&wire))
-                board_sleep(wait_ms);
+                board_sleep(wait_ms < turn_ms ? wait_ms : turn_ms);
         }
     for (;;)
         board_sleep(FT_WIRE_FOREVER);

@@ -186,7 +186,7 @@ ft_status ft_ring_start(ft_ring *r, const ft_ring_config *config)
         || config->policy > FT_RING_KEEP || store->slots < 1 || store->slots > MOST_SLOTS || store->group < 1
         || store->slots % store->group || (config->policy == FT_RING_RESERVOIR && store->group != 1)
         || (config->form != FT_RING_F32 && !(config->scale > 0.0f)) || config->classes < 1
-        || (config->dev_most && (store->group == 1 ? config->dev_most : store->group) >= store->slots))
+        || (config->dev_most && config->policy != FT_RING_KEEP && (store->group == 1 ? config->dev_most : store->group) >= store->slots))
         return FT_ERR_ARG;
     memset(r, 0, sizeof *r);
     r->config = *config;

@@ -128,6 +128,10 @@ def build(
         list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Of the training; may be repeated.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Train where the board's file says why not to.")] = False,
+    app: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="C sources beside the node: an application with samples."),
+    ] = None,
     out: Out = IMAGES,
     folder: BoardFolder = None,
     as_json: AsJson = False,
@@ -144,7 +148,7 @@ def build(
         from fedtiny.flash.fit import refuse_unfit
 
         refuse_unfit(its, model, work=work, samples_bytes=samples_bytes, force=force, settings=setting or [])
-    made = make(its, out)
+    made = make(its, out, app=app)
     if as_json:
         print_json(_image(made))
         return

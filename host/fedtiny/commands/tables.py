@@ -76,3 +76,67 @@ def print_checks(rows: Sequence[dict[str, Any]], mends: Sequence[str]) -> None:
         console.print("\nWhat mends it:")
         for line in mends:
             console.print(Text(f"  {line}"), soft_wrap=True)
+
+
+def print_verification(found: dict[str, Any]) -> None:
+    """How far the runtimes of a model are apart."""
+    table = _columns("runtime", "n", "max error", "RMSE", "cosine", "class", "accuracy")
+    for column in table.columns:
+        column.no_wrap = True
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows = found["comparisons"]
+    several = len({row["output"] for row in rows}) > 1
+    head, missing, parting = "", [], []
+    for row in rows:
+        name = row["runtime"] + (f": {row['output']}" if several else "")
+        if "missing" in row:
+            missing.append(f"{row['precision']} {name} was not run: {row['missing']}")
+            continue
+        if "parts_at" in row:
+            parting.append(f"{row['precision']} {name} first differs from the definition at {row['parts_at']}")
+        if head != (head := f"{row['precision']} vs {row['against']}"):
+            table.add_row(f"[bold]{head}[/]")
+        equal = row["precision"] == "int8" and row.get("bits")
+        table.add_row(
+            f"  {name}",
+            str(row["samples"]),
+            "[green]same bits[/]" if equal else f"{row['max_error']:.1e}",
+            f"{row['rmse']:.1e}",
+            f"{row['cosine']:.6f}",
+            f"{row['agreement']:.1%}",
+            f"{row['accuracy']:.1%}" if "accuracy" in row else "",
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    for line in (*missing, *parting):
+        console.print(line, markup=False)
+    if found["points_lost_to_int8"] is not None:
+        console.print(f"int8 loses {found['points_lost_to_int8']:.1f} points of accuracy")
+    console.print("[green]every runtime computes the model[/]" if found["good"] else "[red]runtimes differ[/]")
+
+
+def print_plans(rows: Sequence[dict[str, Any]]) -> None:
+    """What a model takes of a board."""
+    table = _columns("work", "flash", "RAM", "of bank", "instructions", "ms", "energy", "")
+    for column in table.columns:
+        column.no_wrap = True
+    for column in table.columns[1:6]:
+        column.justify = "right"
+    for row in rows:
+        ((bank, used),) = row["ram"].items()
+        table.add_row(
+            row["work"],
+            f"{row['model_flash_bytes']:,}" if row["model_flash_bytes"] else "-",
+            f"{used:,}",
+            f"{row['banks'][bank]:,} {bank}",
+            f"{row['instructions']:,}",
+            "-" if row["seconds"] is None else f"{1000 * row['seconds']:,.1f}",
+            row["energy_class"] or "-",
+            "[green]fits[/]" if row["fits"] else "[red]refused[/]",
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        "Estimates for one sample, at one instruction per cycle. Energy: A below 0.1 mJ, B 1, C 10, D 100, E above."
+    )

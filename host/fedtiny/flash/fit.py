@@ -37,6 +37,11 @@ def refuse_unfit(
     refuse_what_does_not_fit({board.name: [_load(blob, config)]}, 0, {name: room}, setting=limit)
 
 
+def training_load(model: Path, settings: Sequence[str] = ()) -> Load:
+    """What a server would have a node load to train a run's model, or a blob with a preset's settings."""
+    return _load(*_read(model, settings))
+
+
 def _refuse_inference(blob: bytes, limit: str, room: int) -> None:
     memory = plan(blob, NodeConfig(modes=("infer",)))
     if memory.peak > room:

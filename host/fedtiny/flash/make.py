@@ -31,24 +31,32 @@ class Made:
     firmware: bytes | None
 
 
-def make(board: Board, folder: Path) -> Made:
-    """Builds the board's node in a folder of its own below `folder`. Raises ConfigError with what is missing."""
+def make(board: Board, folder: Path, *, app: Path | None = None) -> Made:
+    """Builds the board's node, with an application beside it, in a folder of its own below `folder`.
+
+    Raises ConfigError with what is missing.
+    """
     if board.built_by == "pip":
         raise ConfigError(f"board {board.name} has no image: its node is the program fedtiny-node, which is installed.")
+    if app is not None and board.built_by != "fedtiny":
+        raise ConfigError(
+            f"board {board.name} is built by {board.built_by}: put the application's sources into that project, "
+            "with the library firmware/library.json."
+        )
     out = folder / board.name
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise ConfigError(f"cannot write to {out}: {problem.strerror}. Choose another --out.") from None
-    made = _by_compiler(board, out) if board.built_by == "fedtiny" else _by_platformio(board, out)
+    made = _by_compiler(board, out, app) if board.built_by == "fedtiny" else _by_platformio(board, out)
     room = board.memory.flash.bytes if board.memory else None
     if room is not None and made.size.flash > room:
         raise ConfigError(f"{made.elf} takes {made.size.flash:,} bytes of flash, and {board.name} has {room:,} for it.")
     return made
 
 
-def _by_compiler(board: Board, out: Path) -> Made:
-    elf = build_node(board, out / f"{board.name}.elf")
+def _by_compiler(board: Board, out: Path, app: Path | None) -> Made:
+    elf = build_node(board, out / f"{board.name}.elf", app=app)
     start = board.memory.flash.origin if board.memory else 0
     return Made(
         board=board,

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fedtiny.federation.tasks import NodeFailure, NodeReport, Report
 from fedtiny.fleet.keys import Device
 from fedtiny.fleet.roster import Roster
 from fedtiny.fleet.wire import WireFleet
@@ -152,7 +153,10 @@ async def _forget(roster: Roster, node: str, patience_s: float) -> str | None:
 
 
 def listed(roster: Roster, *, ask: bool = True, patience_s: float = 5.0) -> list[dict[str, Any]]:
-    """A row for each node of the file. `ask`: talk to all that have a key; else only what is on file."""
+    """A row for each node of the file. `ask`: talk to all that have a key; else only what is on file.
+
+    What a node reports of itself (peak_bytes, busy_s, tasks, dropped, asked_again) is since it was started.
+    """
     problems: dict[str, str] = {}
     wanted = []
     for node in roster.nodes:
@@ -162,6 +166,7 @@ def listed(roster: Roster, *, ask: bool = True, patience_s: float = 5.0) -> list
         except ConfigError as problem:
             problems[node] = str(problem)
     reached = set[str]()
+    reports: dict[str, NodeReport] = {}
     if ask and wanted:
         fleet = WireFleet(roster, wanted, patience_s=patience_s)
         try:
@@ -170,12 +175,22 @@ def listed(roster: Roster, *, ask: bool = True, patience_s: float = 5.0) -> list
                     reached.add(node)
                 else:
                     problems[node] = str(hello)
+            for node, answer in fleet.ask({node: [Report()] for node in reached}):
+                if isinstance(answer, NodeFailure):
+                    problems[node] = f"{node}: {answer.reason}"
+                elif isinstance(answer[0], NodeReport):
+                    reports[node] = answer[0]
         finally:
             fleet.close()
-    return [_row(roster, node, node in reached if ask else None, problems.get(node)) for node in roster.nodes]
+    return [
+        _row(roster, node, node in reached if ask else None, reports.get(node), problems.get(node))
+        for node in roster.nodes
+    ]
 
 
-def _row(roster: Roster, node: str, reached: bool | None, problem: str | None) -> dict[str, Any]:
+def _row(
+    roster: Roster, node: str, reached: bool | None, report: NodeReport | None, problem: str | None
+) -> dict[str, Any]:
     device = roster.keys[node]
     profile = roster.profile(node)
     return {
@@ -190,5 +205,10 @@ def _row(roster: Roster, node: str, reached: bool | None, problem: str | None) -
         "arena_bytes": device.arena_bytes if device.last_seen else None,
         "boot_counter": device.boot_counter if device.last_seen else None,
         "last_seen": device.last_seen,
+        "peak_bytes": report.peak_bytes if report else None,
+        "busy_s": report.busy_s if report else None,
+        "tasks": report.tasks if report else None,
+        "dropped": report.dropped if report else None,
+        "asked_again": report.asked_again if report else None,
         "problem": problem,
     }

@@ -19,15 +19,16 @@ from fedtiny_export.model import Model
 class FedDst(Method):
     """In an adjusting round each node trains, drops its smallest weights and grows its largest gradients (RigL, as in
     Algorithm 2), trains on under its own mask and uploads both; the server averages every weight over the nodes that
-    have it (Eq. 1) and keeps each layer's largest (Algorithm 1). It starts from a random mask with ERK densities.
+    have it (Eq. 1) and keeps each layer's largest (Algorithm 1). It starts from a random mask.
 
-    Deviations: the server computes a node's exchange from the weights and top-K gradients that it uploads and sends
-    the mask back, so that any node can do it; the bytes are those that this takes, two more messages than in the paper.
-    The share exchanged is FedTiny's cosine, the same for all methods here.
+    Deviations: the rule of density is that of all methods here (the paper's is `pruning.rule = "erk"`). The server
+    computes a node's exchange from the weights and top-K gradients that it uploads and sends the mask back, so that
+    any node can do it; the bytes are those that this takes, two more messages than in the paper. The share exchanged
+    is FedTiny's cosine, the same for all methods here.
     """
 
     density: float
-    rule: Rule = "erk"
+    rule: Rule = "fedtiny"
     delta_rounds: int = 10
     stop_round: int = 100
     score_batches: int = 4

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedtiny.pruning.density import allocate
 from fedtiny.pruning.fedtiny import FedTiny
-from fedtiny.pruning.method import Public, Start, Training
+from fedtiny.pruning.initial import Initial
+from fedtiny.pruning.method import Training
 from fedtiny.pruning.pool import Masks
-from fedtiny.pruning.ranking import random_masks
 from fedtiny_export.errors import ConfigError
 from fedtiny_export.graph import Graph
-from fedtiny_export.model import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +26,7 @@ class FedMef(FedTiny):
     pruned activations are simulated: they change what is learned, while the memory reported is that of whole ones.
     """
 
+    initial: Initial = "random"
     selection: bool = False
     extrusion_rounds: int = 1
     penalty: float = 0.01
@@ -42,9 +41,6 @@ class FedMef(FedTiny):
                 f"activations = {self.activations}, penalty = {self.penalty}, extrusion_rounds = "
                 f"{self.extrusion_rounds} of fedmef: choose 0 < activations <= 1, and the others 0 or more."
             )
-
-    def start(self, model: Model, *, seed: int, public: Public | None = None) -> Start:
-        return Start(masks=random_masks(model.graph, allocate(model.graph, self.density, self.rule), seed=seed))
 
     def training(self, graph: Graph, masks: Masks, *, round_number: int, adjustments: int) -> Training:
         coming = -(-round_number // self.delta_rounds) * self.delta_rounds

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedtiny.pruning.density import Rule, allocate
+from fedtiny.pruning.initial import Initial, initial_masks
 from fedtiny.pruning.method import Change, Method, Public, Request, Seen, Start
-from fedtiny.pruning.pool import Masks, draw_pool, magnitude_masks
+from fedtiny.pruning.pool import Masks, draw_pool
 from fedtiny.pruning.progressive import Granularity, blocks, exchange, exchanged
 from fedtiny_export.errors import ConfigError
 from fedtiny_export.graph import Bits, Graph
@@ -19,6 +20,7 @@ from fedtiny_export.model import Model
 class FedTiny(Method):
     """Settings of the method.
 
+    `initial`: what ranks the weights at the start. Candidates are magnitude's; from another score there is one mask.
     `adaptation` off: candidates are judged with the statistics of the server's dense model, not with their own.
     `pool_size` 0: the published 0.1 / density, at least 2. `selection` off: the plain magnitude mask of the allocation.
     `progressive` off: the masks of the start stay. Adjusting rounds are every `delta_rounds` up to `stop_round`.
@@ -27,6 +29,7 @@ class FedTiny(Method):
 
     density: float
     rule: Rule = "fedtiny"
+    initial: Initial = "magnitude"
     selection: bool = True
     adaptation: bool = True
     pool_size: int = 0
@@ -51,8 +54,9 @@ class FedTiny(Method):
     def start(self, model: Model, *, seed: int, public: Public | None = None) -> Start:
         allocation = allocate(model.graph, self.density, self.rule)
         size = self.pool_size or max(2, round(0.1 / self.density))
-        if not self.selection or not allocation.masked:
-            return Start(masks=magnitude_masks(model, allocation))
+        if not self.selection or not allocation.masked or self.initial != "magnitude":
+            masks = initial_masks(self.initial, model, density=self.density, rule=self.rule, seed=seed, public=public)
+            return Start(masks=masks)
         pool = draw_pool(model, allocation, size=size, spread=self.spread, seed=seed)
         return Start(masks=pool.union, pool=pool, adapt=self.adaptation)
 

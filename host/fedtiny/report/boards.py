@@ -12,6 +12,7 @@ from fedtiny.report.charts import Bar, bar_chart
 from fedtiny.report.record import dicts, table_of
 from fedtiny.report.tables import folded, rows_of
 
+MUCH = 10
 MOST = 100  # boards with a part of their own: a page of thousands would help nobody
 
 
@@ -72,6 +73,8 @@ def _facts(board: Mapping[str, Any]) -> list[list[str]]:
     dropped, again = table_of(board, "dropped"), table_of(board, "asked_again")
     seen = words.number(board.get("last_seen"))
     facts = [("busy with tasks", words.seconds(board.get("busy_s")))]
+    if board.get("arena_bytes"):
+        facts.append(("memory in all", words.size(board.get("arena_bytes"))))
     if board.get("link"):
         causes = ", ".join(f"{words.whole(n)} {cause}" for cause, n in table_of(dropped, "host").items())
         facts += [
@@ -94,7 +97,9 @@ def _facts(board: Mapping[str, Any]) -> list[list[str]]:
 
 def _memory(board: Mapping[str, Any]) -> list[Bar]:
     found = (("planned", "plan_bytes"), ("peak", "peak_bytes"), ("in all", "arena_bytes"))
-    sizes = [(label, words.number(board.get(key))) for label, key in found]
+    sizes = [(label, words.number(board.get(key)) or 0.0) for label, key in found]
+    if sizes[2][1] > MUCH * max(sizes[0][1], sizes[1][1]):  # a computer's, beside which the others would not be seen
+        sizes.pop()
     return [Bar(label=label, parts=(("", n),), text=words.size(n), plain=label != "peak") for label, n in sizes if n]
 
 

@@ -16,6 +16,7 @@ from fedtiny.config import Config, keys, load_config, method_of
 from fedtiny_export.errors import ConfigError
 
 KEYS = ("title", "base", "settings", "data", "methods", "densities", "alphas", "seeds", "axes", "reference")
+_LISTS = ("densities", "alphas", "seeds")
 _NOT_OF_A_RESULT = ("name", "title", "data.data_dir", "fleet.workers", "fleet.device")
 """Settings that decide where and how fast a cell runs, and not what comes of it."""
 
@@ -95,17 +96,17 @@ def _cells(table: Mapping[str, Any], methods: Sequence[tuple[str, dict[str, Any]
     for axis, values in axes.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"{path}: axes.{axis} = {values!r}: give a list of values.")
-    densities = _listed(table, "densities", path) or [None]
-    alphas = _listed(table, "alphas", path) or [None]
-    seeds = _listed(table, "seeds", path) or [0]
-    for (place, where), (label, how), seed in itertools.product(data, methods, seeds):
+    for (place, where), (label, how) in itertools.product(data, methods):
+        lists = {key: _listed(where if key in where else table, key, path) for key in _LISTS}
         source = str(where.get("base", base))
         source = str(path.parent / source) if source.endswith(".toml") else source
-        wanted = {key: value for key, value in where.items() if key != "base"}
-        wanted |= {"pruning.method": how["method"], "seed": seed}
-        wanted |= {key: value for key, value in how.items() if key != "method"}
-        for density, alpha, *values in itertools.product(densities, alphas, *axes.values()):
-            more = {"pruning.density": density, "data.alpha": alpha} | dict(zip(axes, values, strict=True))
+        wanted = {key: value for key, value in where.items() if key not in ("base", *_LISTS)}
+        wanted |= {("pruning.method" if key == "method" else key): value for key, value in how.items()}
+        every = [lists["seeds"] or [0], lists["densities"] or [None], lists["alphas"] or [None], *axes.values()]
+        for seed, density, alpha, *values in itertools.product(*every):
+            more = {"seed": seed, "pruning.density": density, "data.alpha": alpha} | dict(
+                zip(axes, values, strict=True)
+            )
             given = {key: value for key, value in more.items() if value is not None}
             config = load_config(source, common | given | wanted)
             yield _cell(config, place, label, dict(zip(axes, values, strict=True)))

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 NATIVE = ("native-1", "native-2")
 KINDS = {"process": "program", "pty": "terminal"}
 """Kinds of nodes that have another word than their link."""
-EMULATED = ("process:", "qemu:")  # started by fedtiny: such a node gets its key here, if it has none
 
 
 class NoBoard(Exception):
@@ -67,15 +66,18 @@ class Lab:
 
     def nodes(self) -> Nodes:
         """All nodes. Raises as `node` does for the first that is not to be had."""
+        from fedtiny.fleet import file_settings
+
         fleet = self._opened()
         self._reach(self.names)
-        return Nodes(fleet)
+        return Nodes(fleet, file_settings(str(self._roster.path)) if self._roster else {})
 
     def close(self) -> None:
         if self._fleet is not None:
             self._fleet.close()
 
     def _opened(self) -> Fleet:
+        from fedtiny.fleet.emulated import prepare
         from fedtiny.fleet.native import NativeFleet
         from fedtiny.fleet.wire import WireFleet
 
@@ -83,13 +85,14 @@ class Lab:
             self._fleet = NativeFleet(self.names)
         elif self._fleet is None:
             assert self._roster is not None
+            prepare(self._roster, self.names)
             able = [name for name in self.names if self._has_key(name)]
             self._fleet = WireFleet(self._roster, able)
         assert self._fleet is not None
         return self._fleet
 
     def _has_key(self, name: str) -> bool:
-        """Whether it can be talked to; an emulated node without a key is given one."""
+        """Whether it can be talked to; a program on this computer that has no key is given one."""
         from fedtiny.fleet.manage import enrol
 
         assert self._roster is not None
@@ -98,7 +101,7 @@ class Lab:
             return True
         except ConfigError as problem:
             try:
-                if self._roster.link_name(name).startswith(EMULATED):
+                if self._roster.link_name(name).startswith("process:"):
                     enrol(self._roster, [name], patience_s=self._roster.table.patience_s)
                     return True
                 asyncio.run(self._look(name))

@@ -135,10 +135,11 @@ class Node:
 
 
 class Nodes(Sequence[Node]):
-    """All nodes of an open fleet, in its order."""
+    """All nodes of an open fleet, in its order. `settings`: what a run on them sets differently, by dotted key."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, settings: Mapping[str, object] | None = None) -> None:
         self.fleet = fleet
+        self._settings = dict(settings or {})
         self._nodes = tuple(Node(fleet, name) for name in fleet.nodes)
 
     def __len__(self) -> int:
@@ -153,12 +154,14 @@ class Nodes(Sequence[Node]):
     def run(self, source: str = "board-mini", *settings: str) -> dict[str, Any]:
         """All rounds of a preset or settings file on these nodes: what result.json holds of it (docs/result.md).
 
-        `settings`: KEY=VALUE, as for `fedtiny run -s`. Nothing is written. Raises FedtinyError as the command does.
+        `settings`: KEY=VALUE, as for `fedtiny run -s`; those of the fleet file count where they say nothing. Nothing is
+        written. Raises FedtinyError as the command does.
         """
-        from fedtiny.config import load_config
+        from fedtiny.config import load_config, parse_override
         from fedtiny.experiment import Experiment
 
-        config = load_config(source, [*settings, f"fleet.nodes={len(self)}"])
+        own = self._settings | dict(map(parse_override, settings)) | {"fleet.nodes": len(self)}
+        config = load_config(source, own)
         with Experiment(config, fleet=self.fleet) as experiment:
             for _ in experiment:
                 pass

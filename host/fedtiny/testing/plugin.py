@@ -90,13 +90,15 @@ def reference() -> Iterator[Node]:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Says which kinds of nodes tests ran on, and how many ran on none."""
-    reports = [report for found in terminalreporter.stats.values() for report in found if hasattr(report, "when")]
+    reports = [
+        report for found in terminalreporter.stats.values() for report in found if isinstance(report, pytest.TestReport)
+    ]
     ran = [value for report in reports for key, value in report.user_properties if key == RAN_ON]
     skipped = sum(_is_no_board(report) for report in reports)
     if ran or skipped:
         from fedtiny.testing.lab import counted
 
-        boards = [(name, kind) for name, _, kind in (value.rpartition(" ") for value in ran)]
+        boards = [(name, kind) for name, _, kind in (str(value).rpartition(" ") for value in ran)]
         terminalreporter.write_line(counted(boards, skipped))
 
 

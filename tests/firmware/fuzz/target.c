@@ -146,6 +146,19 @@ static void call_stats(harness *h, script *s)
     free(now);
 }
 
+/* A layer's mask at its exact size; bitmap: what it must be, or NULL. */
+static void mask_of(const harness *h, uint32_t layer, const uint8_t *bitmap)
+{
+    uint32_t bytes = 0, again = 0;
+    if (ft_get_mask(h->node, layer, 0, 0, &bytes) == FT_ERR_ARG)
+        return; /* no such layer, or a dense one */
+    uint8_t *read = malloc(bytes);
+    PROMISE(ft_get_mask(h->node, layer, read, bytes - 1, &again) == FT_ERR_NOMEM && again == bytes);
+    PROMISE(ft_get_mask(h->node, layer, read, bytes, &again) == FT_OK && again == bytes);
+    PROMISE(!bitmap || memcmp(read, bitmap, bytes) == 0);
+    free(read);
+}
+
 static void call_set_mask(harness *h, script *s)
 {
     uint32_t layer = take(s) % (ft_layer_count(h->node) + 1), choice = take(s) % 8, length = take(s);
@@ -160,6 +173,7 @@ static void call_set_mask(harness *h, script *s)
     PROMISE(status == FT_OK || status == FT_ERR_ARG || status == FT_ERR_NOMEM);
     PROMISE(ft_get_stats(h->node, stats + n, n) == FT_OK && memcmp(stats, stats + n, n * sizeof *stats) == 0);
     free(stats);
+    mask_of(h, layer, status == FT_OK && encoding == FT_MASK_BITMAP ? mask : 0);
     if (status == FT_OK)
         h->wants_values = h->masked = true;
     else

@@ -45,6 +45,8 @@ void fuzz_topic(fuzz_input in);
 void fuzz_frame(fuzz_input in);
 void fuzz_handshake(fuzz_input in);
 void fuzz_transfer(fuzz_input in);
+/* saver.c: a node's service over storage */
+void fuzz_saver(fuzz_input in);
 /* service.c: a whole node */
 void fuzz_values(fuzz_input in);
 void fuzz_line(fuzz_input in);

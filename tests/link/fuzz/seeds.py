@@ -47,7 +47,7 @@ DECODERS = (
     "message", "numbers", "cobs", "frame", "handshake", "transfer", "mask", "samples", "values", "record", "topic"
 )  # fmt: skip
 """Targets that take foreign bytes apart, each by itself."""
-WHOLE = ("line", "session", "task")
+WHOLE = ("line", "session", "task", "saver")
 """A whole node with a model: slower by far."""
 SEALED, DAMAGED = 2, 4  # of a frame: see ends.c
 
@@ -104,6 +104,19 @@ def stored(*records: bytes) -> bytes:
         slot = (b"FTRC" + struct.pack("<II", sequence, len(record)) + record).ljust(124, b"\0")
         slots += slot + struct.pack("<I", zlib.crc32(slot))
     return slots
+
+
+def saved(load: Job, install: Job | None, sequence: int) -> bytes:
+    """A model's slot of storage (fedtiny_storage.h)."""
+    parts = {payload.ref.kind: payload.data for job in (load, install) if job for payload in job.objects}
+    kinds = (ObjectKind.MODEL, ObjectKind.MASKS, ObjectKind.VALUES, ObjectKind.STATISTICS)
+    numbers = alone(load)[2 : 2 + alone(load)[1]]
+    head = b"FTMD" + struct.pack("<I8sI", sequence, bytes(8), 1)
+    head += struct.pack("<4I", *(len(parts.get(kind, b"")) for kind in kinds)) + struct.pack("<I", len(numbers))
+    slot = head + load.objects[0].ref.hash + numbers.ljust(56, b"\0")
+    slot += b"".join(parts.get(kind, b"") + bytes(-len(parts.get(kind, b"")) % 8) for kind in kinds)
+    crc = zlib.crc32(slot)
+    return slot + struct.pack("<II", crc, ~crc & 0xFFFFFFFF)
 
 
 def pure_seeds(invites: list[bytes], answer: Payload, jobs: list[Job]) -> dict[str, list[bytes]]:
@@ -194,6 +207,12 @@ def write_seeds(folder: Path) -> Path:
     infer = next(job for job in jobs if job.objects and job.objects[0].data == bytes(4 + 4 * 36))
     seeds = pure_seeds(invites, answer, jobs)
     seeds["values"] = [seed[2 + seed[1] :] for seed in map(alone, jobs) if seed[0] == TaskKind.INSTALL - 1]
+    load, put = (next(job for job in jobs if job.kind is kind) for kind in (TaskKind.LOAD, TaskKind.INSTALL))
+    slots = saved(load, put, 7), saved(load, None, 8), b""
+    seeds["saver"] = [
+        bytes((how,)) + len(one).to_bytes(2, "little") + one + other
+        for how in (0, 3) for one in slots for other in slots
+    ]  # fmt: skip
     seeds["line"] = [
         bytes((40,)) + stuff(seal_open(FrameType.INVITE, invite, from_host=True)) + welcome for invite in invites
     ]

@@ -13,7 +13,7 @@ static const struct {
     {"message", fuzz_message}, {"numbers", fuzz_number_list}, {"cobs", fuzz_cobs},     {"mask", fuzz_mask},
     {"samples", fuzz_samples}, {"record", fuzz_record},       {"topic", fuzz_topic},   {"frame", fuzz_frame},
     {"handshake", fuzz_handshake}, {"transfer", fuzz_transfer}, {"values", fuzz_values}, {"line", fuzz_line},
-    {"session", fuzz_session}, {"task", fuzz_task},
+    {"session", fuzz_session}, {"task", fuzz_task}, {"saver", fuzz_saver},
 };
 
 uint8_t *fuzz_piece(fuzz_input *in, size_t most, size_t *count)
