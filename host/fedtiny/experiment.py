@@ -353,7 +353,7 @@ class Experiment:
         if self._banks:
             options["banks"] = self._banks
         if settings.kind == "simulated":
-            options["device"] = settings.device
+            options |= {"device": settings.device, "stacked": settings.stacked}
         if settings.kind == "wire":
             options |= {"file": settings.file, "tell": self._watch}
         self._fleet = fleet = self._given or open_fleet(settings.kind, tuple(self.shards), **options)
