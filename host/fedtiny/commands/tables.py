@@ -94,7 +94,7 @@ def print_verification(found: dict[str, Any]) -> None:
             missing.append(f"{row['precision']} {name} was not run: {row['missing']}")
             continue
         if "parts_at" in row:
-            parting.append(f"{row['precision']} {name} first differs from the definition at {row['parts_at']}")
+            parting.append(f"{row['precision']} {name} first differs from the definition at {_short(row['parts_at'])}")
         if head != (head := f"{row['precision']} vs {row['against']}"):
             table.add_row(f"[bold]{head}[/]")
         equal = row["precision"] == "int8" and row.get("bits")
@@ -114,6 +114,11 @@ def print_verification(found: dict[str, Any]) -> None:
     if found["points_lost_to_int8"] is not None:
         console.print(f"int8 loses {found['points_lost_to_int8']:.1f} points of accuracy")
     console.print("[green]every runtime computes the model[/]" if found["good"] else "[red]runtimes differ[/]")
+
+
+def _short(operator: str) -> str:
+    """An operator's name; of those that TensorFlow strings together for fused ones, the first."""
+    return operator.partition(";")[0]
 
 
 def print_plans(rows: Sequence[dict[str, Any]]) -> None:
