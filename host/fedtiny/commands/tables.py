@@ -132,7 +132,7 @@ def print_plans(rows: Sequence[dict[str, Any]]) -> None:
         ((bank, used),) = row["ram"].items()
         table.add_row(
             row["work"],
-            f"{row['model_flash_bytes']:,}" if row["model_flash_bytes"] else "-",
+            f"{row['model_flash_bytes'] + row['code_flash_bytes']:,}" if row["model_flash_bytes"] else "-",
             f"{used:,}",
             f"{row['banks'][bank]:,} {bank}",
             f"{row['instructions']:,}",
