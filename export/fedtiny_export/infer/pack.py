@@ -12,7 +12,7 @@ from fedtiny_export.infer.arena import Life, place
 from fedtiny_export.infer.building import sound
 from fedtiny_export.infer.lower import Lowering
 from fedtiny_export.infer.network import Array, Network
-from fedtiny_export.infer.overlap import row_lead
+from fedtiny_export.infer.overlap import lead
 from fedtiny_export.infer.program import Place, Program, Step
 from fedtiny_export.infer.sparse import Options
 
@@ -63,9 +63,9 @@ def _leads(lowering: Lowering, lives: list[Life]) -> dict[tuple[int, int], int]:
     found = {}
     for index, step in enumerate(lowering.steps):
         last = step.x >= 0 and step.x != step.y and lives[step.x].last == index == lives[step.y].first
-        lead = row_lead(step) if last else None
-        if lead is not None:
-            found[step.y, step.x] = min(lead, lives[step.y].size)
+        least = lead(step) if last else None
+        if least is not None:
+            found[step.y, step.x] = min(least, lives[step.y].size)
     return found
 
 
