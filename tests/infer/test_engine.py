@@ -151,5 +151,5 @@ def test_a_damaged_program_and_a_wrong_input_are_refused_in_one_line() -> None:
 
 def test_resnet8_and_ds_cnn_fit_the_ram_that_is_promised() -> None:
     network = from_tflite(model_bytes("pretrainedResnet_quant"))
-    assert pack(network).arena_bytes <= 55 * 1024
-    assert pack(from_tflite(model_bytes("kws_ref_model"))).arena_bytes <= 22_800
+    assert pack(network).arena_bytes <= 36 * 1024  # three maps of 16 KB meet at a shortcut; two are held
+    assert pack(from_tflite(model_bytes("kws_ref_model"))).arena_bytes <= 10_000  # one map takes 8,000
