@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedtiny_export.blob import Blob, abi_hash, read_blob, write_blob
-    from fedtiny_export.c_out import to_c
     from fedtiny_export.errors import BlobError, ExportError, FedtinyError, PlanError, UnsupportedModel
     from fedtiny_export.flops import macs, training_flops
     from fedtiny_export.graph import Graph, Op, OpKind, Param, Role, Tensor
+    from fedtiny_export.infer.c_out import to_c
     from fedtiny_export.masks import EncodedMask, Encoding, decode_mask, encode_mask
     from fedtiny_export.model import Model
     from fedtiny_export.onnx_in import from_onnx
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "blob": ("Blob", "abi_hash", "read_blob", "write_blob"),
-    "c_out": ("to_c",),
+    "infer.c_out": ("to_c",),
     "errors": ("BlobError", "ExportError", "FedtinyError", "PlanError", "UnsupportedModel"),
     "flops": ("macs", "training_flops"),
     "graph": ("Graph", "Op", "OpKind", "Param", "Role", "Tensor"),

@@ -112,7 +112,7 @@ def sample_losses(loss: str, outputs: Tensor, x: Tensor, labels: Tensor) -> tupl
     if loss == "cross_entropy":
         return F.cross_entropy(outputs, labels, reduction="none"), hits
     if loss == "mse":
-        target = F.one_hot(labels, outputs.shape[1])
+        target = labels[:, None] == torch.arange(outputs.shape[1], device=labels.device)
     else:
         target, hits = x.flatten(1), torch.zeros_like(hits)
     return (outputs - target.to(outputs.dtype)).square().mean(1), hits

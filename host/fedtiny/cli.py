@@ -307,6 +307,25 @@ def bench_export(
 
 
 models.add_to(app)
+
+
+@bench_app.command("simulation")
+@command
+def bench_simulation(
+    only: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Rows whose name matches this expression.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Local steps a second of simulated and native nodes, beside a plain loop in torch; on a GPU where there is one.
+
+    [bold]fedtiny bench simulation[/] · [bold]fedtiny bench simulation --only speedup[/]
+    """
+    from fedtiny.bench.simulation import SIMULATION
+
+    _bench(SIMULATION, only, as_json=as_json)
+
+
 boards.add_to(app)
 app.add_typer(study.app, name="study")
 

@@ -21,7 +21,19 @@ from fedtiny.federation.server import Server, ServerSettings, first_load, ignore
 from fedtiny.federation.tasks import Fleet, Load, NodeFailure, NodeReport, PutData, Report
 from fedtiny.journal import SqliteJournal
 from fedtiny.pruning import FedTiny, Method, Public
-from fedtiny.runfolder import BLOB, CARD, CONFIG, JOURNAL, METRICS, ONNX, REPORT, RESULT, RunFolder
+from fedtiny.runfolder import (
+    BLOB,
+    CARD,
+    CONFIG,
+    JOURNAL,
+    METRICS,
+    ONNX,
+    REPORT,
+    RESULT,
+    TFLITE,
+    TFLITE_INT8,
+    RunFolder,
+)
 from fedtiny_export.errors import ConfigError, FleetError
 from fedtiny_export.graph import Bits
 from fedtiny_export.model import Model
@@ -31,6 +43,7 @@ if TYPE_CHECKING:
 
     from fedtiny.data import Dataset, Shard
     from fedtiny.data.dataset import I64
+    from fedtiny_export.model import Model
 
 
 _FREE = (
@@ -241,13 +254,34 @@ class Experiment:
         target.write_lines(METRICS, self.rows)
         target.write(ONNX, to_onnx(model).SerializeToString())
         target.write(BLOB, write_blob(model.graph, model.arrays, self.masks))
+        others = self._as_tflite(model, target.run_id)
+        for name, data in others.items():
+            target.write(name, data)
         result = self.result(target.run_id) | {
-            "files": [CONFIG, JOURNAL, METRICS, RESULT, ONNX, BLOB, REPORT, CARD],
+            "files": [CONFIG, JOURNAL, METRICS, RESULT, ONNX, BLOB, *others, REPORT, CARD],
         }
         target.write_json(RESULT, result)
         target.write(CARD, model_card(result))
         write_report(target.path)
         return result
+
+    def _as_tflite(self, model: Model, name: str) -> dict[str, bytes]:
+        """TFLite files, float and int8, by name; the scales come from the public samples. None of a group norm."""
+        from fedtiny_export.errors import UnsupportedModel
+        from fedtiny_export.infer.from_graph import from_model
+        from fedtiny_export.infer.load import as_inputs
+        from fedtiny_export.infer.quantize import quantize
+        from fedtiny_export.infer.tflite_out import to_tflite
+
+        try:
+            network = from_model(model, name)
+        except UnsupportedModel:
+            return {}
+        files = {TFLITE: to_tflite(network)}
+        public = self.dataset.x_train[self._public]
+        if len(public):
+            files[TFLITE_INT8] = to_tflite(quantize(network, as_inputs(network, public, first=True)))
+        return files
 
     def _dealt(self, rest: I64) -> list[I64]:
         """Each node's positions in the training part: those of `rest` dealt out."""
@@ -319,7 +353,7 @@ class Experiment:
         if self._banks:
             options["banks"] = self._banks
         if settings.kind == "simulated":
-            options["device"] = settings.device
+            options |= {"device": settings.device, "stacked": settings.stacked}
         if settings.kind == "wire":
             options |= {"file": settings.file, "tell": self._watch}
         self._fleet = fleet = self._given or open_fleet(settings.kind, tuple(self.shards), **options)

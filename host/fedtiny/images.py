@@ -55,6 +55,8 @@ def build_node(
             raise ConfigError(f"{app} has no C source. Give a folder like firmware/examples/accelerometer.")
         sources += [*own, *capture_sources()]
     defines = {**node.defines, "NODE_BOARD": f'"{board.name}"', "NODE_BAUD": str(node.baud)}
+    if board.memory is not None:
+        defines["NODE_FLASH_BYTES"] = f"{board.memory.flash.bytes:#x}"
     build(board, sources, out=out, optimise=optimise, defines=defines, flags=[*wire_flags(), *flags])
     _sign(out)
     return out

@@ -19,6 +19,8 @@ METRICS = "metrics.jsonl"
 RESULT = "result.json"
 ONNX = "model.onnx"
 BLOB = "model.ftm"
+TFLITE = "model.tflite"
+TFLITE_INT8 = "model-int8.tflite"
 REPORT = "report.html"
 CARD = "model_card.md"
 

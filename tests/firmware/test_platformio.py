@@ -109,6 +109,8 @@ def test_an_image_on_registers_is_made_of_what_fedtiny_makes_it(
     sources |= {FIRMWARE / file for file in (*SHARED, *node.sources, *board.toolchain.sources)}
     assert ours(databases[name]) == sources
     defines = {**node.defines, "NODE_BOARD": f'"{board.name}"', "NODE_BAUD": str(node.baud)}
+    assert board.memory is not None
+    defines["NODE_FLASH_BYTES"] = f"{board.memory.flash.bytes:#x}"
     told = [*compile_command(board, optimise="-Os", defines=defines), *wire_flags()][1:]
     wanted = {word for word in told if word[:2] not in ("-I", "-D")}
     for path, compiled in databases[name].items():

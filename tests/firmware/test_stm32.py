@@ -38,9 +38,16 @@ def chip(board: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     flags = ["-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined", "-fno-sanitize-recover"]
     defines = [f"-D{name}={value}" for name, value in node_of(load_board(board)).defines.items()]
     defines += [f"-I{firmware}", f"-I{firmware / 'include'}", "-DNODE_BAUD=115200"]
+    defines += [f"-DNODE_FLASH_BYTES={flash_bytes(board)}"]
     files = [HERE / "target" / "stm32_chip.c", port / "record.c", *sources]
     subprocess.run(["gcc", *flags, *defines, *map(str, files), "-o", str(made)], check=True)
     return made
+
+
+def flash_bytes(board: str) -> int:
+    memory = load_board(board).memory
+    assert memory is not None
+    return memory.flash.bytes
 
 
 def said(chip: Path, *arguments: str) -> str:
@@ -103,6 +110,14 @@ def test_models_and_samples_have_sectors_of_their_own_behind_the_image(board: st
     }[board]
     lines = [f"area {i} at {at:x} bytes {size} bad 0 erased {sectors}" for i, (at, size, sectors) in enumerate(wanted)]
     assert said(chip, "areas", "7").splitlines() == [*lines, "misused 0 changed 0"]
-    memory = load_board(board).memory
-    assert memory is not None
-    assert memory.flash.bytes == min(at for at, size, _ in wanted if size)
+    assert flash_bytes(board) == min(at for at, size, _ in wanted if size)
+
+
+def test_a_board_file_whose_image_may_reach_into_its_storage_is_not_compiled(board: str) -> None:
+    firmware = root() / "firmware"
+    defines = [f"-D{name}={value}" for name, value in node_of(load_board(board)).defines.items()]
+    command = ["gcc", "-std=c99", "-fsyntax-only", f"-I{firmware / 'include'}", *defines]
+    for more, code in ((0, 0), (8, 1)):
+        command_now = [*command, f"-DNODE_FLASH_BYTES={flash_bytes(board) + more}", firmware / "port/stm32/flash.c"]
+        done = subprocess.run(command_now, capture_output=True, text=True, check=False)
+        assert (done.returncode, "lie_behind_memory_flash_bytes" in done.stderr) == (code, bool(code))

@@ -253,6 +253,19 @@ def test_prunefl_asks_one_node_first_and_then_for_every_pruned_weight():
     assert all(0 < k < loaded[layer].size for layer, k in task.k.items())
 
 
+def test_prunefl_decides_among_the_smaller_weights_by_gradient_and_keeps_the_large():
+    run, _ = run_of("prunefl")
+    run.prepare()
+    larger = {}
+    for name, mask in run.masks.items():
+        size = np.abs(model().arrays[name])
+        larger[name] = np.median(size[mask]) / np.median(size[~mask])
+    assert min(larger.values()) > 1.2  # magnitude decides who may go
+    magnitude = made("magnitude").start(model(), seed=0).masks
+    names = model().graph.layer_names
+    assert any(not np.array_equal(mask, run.masks[names[layer]]) for layer, mask in magnitude.items())
+
+
 def test_prunefl_grows_the_largest_squared_gradient_per_time():
     method = made("prunefl", prunable=0.5)
     graph = model().graph

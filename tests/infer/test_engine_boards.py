@@ -31,6 +31,7 @@ LARGE = ("qemu-mps2-an386", "qemu-rv32")
 """Boards whose RAM holds a model, its arena and all of its activations."""
 FREESTANDING = re.compile(r"mem(cpy|set|move|cmp)|__aeabi_\w+|__[a-z]+(si|di|sf|df)[a-z]*[23]?")
 ALONE = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-Os")
+SPARSE = Options(hold="sparse")
 CORTEX_M0 = ("-mcpu=cortex-m0plus", "-mthumb")
 
 
@@ -114,7 +115,7 @@ def sample_network(dtype: str) -> tuple[Network, list[Array]]:
 
 def write_c(folder: Path, network: Network, x: list[Array], variant: str) -> list[Path]:
     """Generated C with a main that runs one sample and prints the output's bytes as numbers."""
-    files = to_c(network, "net", variant=variant)
+    files = to_c(network, "net", variant=variant, options=SPARSE)
     for name, text in files.items():
         (folder / name).write_text(text)
     data = ",".join(map(str, x[0].view(np.uint8).reshape(-1)))
@@ -169,9 +170,9 @@ def test_generated_c_compiles_alone_and_prints_the_same_results(
 
 def test_generated_c_brings_only_the_kernels_that_it_uses() -> None:
     network, _ = sample_network("int8")
-    names = set(to_c(network, "net"))
+    names = set(to_c(network, "net", options=SPARSE))
     assert names == {"net.h", "net.c", "fedtiny_infer.h", "sparse_conv_s8.c", "sparse_s8.h", "scale.h"}
-    assert "sparse_conv_s8_m4.S" in to_c(network, "net", variant="m4")
+    assert "sparse_conv_s8_m4.S" in to_c(network, "net", variant="m4", options=SPARSE)
     assert {"conv_s8.c", "columns_s8.c"} < set(to_c(network, "net", options=Options(hold="dense")))
 
 

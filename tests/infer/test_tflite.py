@@ -21,6 +21,7 @@ from tests.infer.mlperf import FLOAT, HYBRID, INT8, golden, model_bytes, random_
 from tests.infer.operators import one_operator, samples
 
 COUNT = 200  # samples of each int8 model
+SOME = 20  # of these for what is slower
 DAMAGED = 300  # of each kind
 
 
@@ -28,11 +29,11 @@ DAMAGED = 300  # of each kind
 def test_int8_models_of_mlperf_tiny_have_the_bits_of_litert(name: str) -> None:
     network = from_tflite(model_bytes(name))
     x = random_samples(network, COUNT)
-    ours = simulate.run(network, x)[network.outputs[0]]
     theirs = litert_outputs(model_bytes(name), x)
-    assert (ours != theirs).sum() == 0
     assert (in_engine(network, x)[network.outputs[0]] != theirs).sum() == 0
-    np.testing.assert_array_equal(litert_outputs(network, [x[0][:20]]), theirs[:20])  # the file that we write
+    few = [x[0][:SOME]]
+    np.testing.assert_array_equal(simulate.run(network, few)[network.outputs[0]], theirs[:SOME])
+    np.testing.assert_array_equal(litert_outputs(network, few), theirs[:SOME])  # the file that we write
 
 
 @pytest.mark.parametrize("name", FLOAT)
@@ -58,8 +59,7 @@ def test_resnet8_int8_recognises_what_the_reference_kernels_recognise() -> None:
     network = from_tflite(model_bytes("pretrainedResnet_quant"))
     images, labels = golden()
     x = (images.astype(np.int16) - 128).astype(np.int8)[:, None]
-    found = simulate.run(network, [x])[network.outputs[0]].reshape(len(x), -1).argmax(axis=1)
-    np.testing.assert_array_equal(in_engine(network, [x])[network.outputs[0]].reshape(len(x), -1).argmax(axis=1), found)
+    found = in_engine(network, [x])[network.outputs[0]].reshape(len(x), -1).argmax(axis=1)
     # 87.5 %. The 174 that were published with these images are of LiteRT's default kernels, which round otherwise.
     assert (found == labels).sum() == 175
 

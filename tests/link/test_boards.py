@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import socket
+import sys
 import time
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
@@ -192,6 +193,31 @@ async def until_heard(port: int) -> None:
                 return
         await asyncio.sleep(0.02)
     raise TimeoutError(f"nothing listens at port {port}")
+
+
+@pytest.mark.parametrize("name", ["fedtiny-node", STM32, "qemu-rv32"])
+def test_a_node_that_was_killed_runs_its_last_model_and_does_not_ask_for_it(
+    name: str, images: dict[str, Path], tmp_path: Path
+) -> None:
+    """Two files beside the record hold models; the newest one is there before anything is sent."""
+    record, log, sent = write_record(tmp_path / "n1.record", "n1"), list[str](), list[int]()
+    program = f"process:{Path(sys.executable).with_name('fedtiny-node')} serve {record}"
+
+    async def work() -> None:
+        for start in range(3):
+            it = open_link(program if name == "fedtiny-node" else link(name, images[name], record))
+            async with Connection(it, Identity("n1", key=KEY), on_log=log.append) as host:
+                report = await host.ask(Job(TaskKind.REPORT))
+                assert report.results is not None
+                assert (report.results[0] > 0) == (start > 0), "the arena of a model that runs"
+                assert_same_bits(await taught(host, LESSON), LESSON)
+                sent.append(host.traffic.down["data.model"])
+
+    run(work())
+    assert sent[0] > len(LESSON.blob)
+    assert sent[1:] == [0, 0]
+    assert sum("the last model is here" in line for line in log) == (0 if name == "fedtiny-node" else 2)
+    assert sorted(path.name for path in tmp_path.glob("n1.record.model-?")) == ["n1.record.model-0"], "saved once"
 
 
 @pytest.mark.parametrize("name", [STM32, "qemu-rv32"])

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from fedtiny.boards import root
-from fedtiny.emulation import DETERMINISTIC, core_sources, wire_flags, wire_sources
+from fedtiny.emulation import DETERMINISTIC, capture_sources, core_sources, wire_flags, wire_sources
 from fedtiny.link.connection import Connection
 from fedtiny.link.links import open_link
 from fedtiny.link.messages import Profile
@@ -70,8 +70,8 @@ def uart_node(folder: Path) -> Path:
     return build(folder / "uart", [*sources, EXAMPLES / "uart" / "main" / "main.c"])
 
 
-def uart_link(program: Path, nvs: Path) -> str:
-    return "process:" + shlex.join([str(program), str(nvs), str(HEAP)])
+def uart_link(program: Path, nvs: Path, heap: int = HEAP) -> str:
+    return "process:" + shlex.join([str(program), str(nvs), str(heap)])
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
@@ -99,6 +99,32 @@ def test_a_node_without_a_key_gets_one_over_its_uart_and_learns_with_the_cores_b
         assert "ESP-ROM:stand-in" in log[0]  # the boot loader's greeting is no frame, and no harm
 
     run(work())
+
+
+def test_a_bank_of_internal_ram_takes_the_arena(uart_node: Path, folder: Path, tmp_path: Path) -> None:
+    """Without it the same memory is too small."""
+    bank = "fedtiny_bank((fedtiny_piece){heap_caps_aligned_alloc(8, 73728, MALLOC_CAP_INTERNAL), 73728});"
+    example = (EXAMPLES / "uart" / "main" / "main.c").read_text()
+    source = folder / "banked" / "main" / "main.c"
+    source.parent.mkdir(parents=True)
+    call = "    ESP_ERROR_CHECK(fedtiny_run"
+    source.write_text('#include "esp_heap_caps.h"\n' + example.replace(call, f"    {bank}\n{call}"))
+    component = [path for path in COMPONENT if path.stem not in ("node_mqtt", "topics")]
+    shared = [*core_sources(), *wire_sources(forward_secrecy=True), *component, STAND_IN / "esp_idf.c"]
+    banked = build(folder / "with-bank", [*shared, source])
+    heap = 16384 + 50_000  # samples, model and what goes over the wire; the arena takes 77,356 bytes
+
+    async def work(program: Path, nvs: Path) -> None:
+        async with Connection(open_link(uart_link(program, nvs, heap)), Identity("n1", key=KEY)) as host:
+            await host.enrol(KEY)
+            assert (await host.ask(LESSON.jobs()[0])).status == 0
+            loaded = await host.ask(LESSON.jobs()[1])
+            assert (loaded.status == 0) == (program == banked), loaded.problem
+            if program == banked:
+                assert_same_bits(await taught(host, LESSON), LESSON)
+
+    run(work(uart_node, tmp_path / "without"))
+    run(work(banked, tmp_path / "with"))
 
 
 def test_a_chip_that_is_reset_in_the_middle_comes_back_from_its_nvs(uart_node: Path, tmp_path: Path) -> None:
@@ -201,7 +227,7 @@ def test_the_component_names_the_sources_that_are_built_here() -> None:
     assert left_out is not None
     globbed = {path for folder in folders for path in folder.glob("*.c")}
     globbed = {path for path in globbed if not re.search(left_out[1].replace("\\\\", "\\"), path.name)}
-    assert globbed == {*core_sources(), *wire_sources(forward_secrecy=True)}
+    assert globbed == {*core_sources(), *wire_sources(forward_secrecy=True), *capture_sources()}
 
     text = text.replace("${CMAKE_CURRENT_LIST_DIR}/", "").replace("${firmware}", "../../..")
     words = [word for word in text.replace("(", " ").replace(")", " ").split() if "/" in word and "*" not in word]

@@ -15,6 +15,7 @@ import pytest
 
 from fedtiny.boards import load_board, root
 from fedtiny.emulation import capture_sources, core_sources, wire_flags, wire_sources
+from fedtiny.flash.make import make
 from fedtiny.images import SHARED, build_node, image_size, node_command
 from fedtiny.link.connection import Connection
 from fedtiny.link.endpoint import Answer, Job
@@ -154,6 +155,15 @@ def test_an_example_is_built_for_the_chip_itself(example: Example, tmp_path: Pat
     print(f"{example.name}: {size.flash} bytes of flash, {size.ram} of RAM")
     assert board.memory is not None
     assert size.flash < board.memory.flash.bytes
+
+
+def test_the_command_builds_an_application_or_says_who_does(tmp_path: Path) -> None:
+    app = EXAMPLES[1].app
+    need(load_board(STM32))
+    made = make(load_board(STM32), tmp_path, app=app)
+    assert made.size.flash > 0
+    with pytest.raises(ConfigError, match="esp32c3 is built by PlatformIO: put the application's sources"):
+        make(load_board("esp32c3"), tmp_path, app=app)
 
 
 def test_a_folder_without_sources_is_no_application(tmp_path: Path) -> None:

@@ -25,6 +25,13 @@ def test_the_table_of_kernels_is_the_file_that_its_script_wrote() -> None:
     assert kernels.markdown(rows) in (ROOT / "README.md").read_text()
 
 
+def test_the_table_of_exported_networks_is_the_file_that_its_script_wrote() -> None:
+    export = script("export_table")
+    rows = export.rows_of((ROOT / export.FIGURES).read_text())
+    readme = (ROOT / "README.md").read_text()
+    assert export.between(readme, export.markdown(rows)) == readme
+
+
 def test_the_tables_of_the_wire_are_the_file_that_its_script_wrote() -> None:
     wire = script("wire_table")
     figures = json.loads((ROOT / wire.FIGURES).read_text())

@@ -28,8 +28,10 @@ Answer = tuple[Reply, ...] | NodeFailure
 FILES = {
     "config.toml",
     "metrics.jsonl",
+    "model-int8.tflite",
     "model.ftm",
     "model.onnx",
+    "model.tflite",
     "model_card.md",
     "report.html",
     "result.json",
@@ -117,6 +119,17 @@ def result_of(folder: Path) -> dict[str, Any]:
 def test_a_run_leaves_exactly_the_files_it_names(quick: Path) -> None:
     assert {path.name for path in quick.iterdir()} == FILES
     assert set(result_of(quick)["files"]) == FILES
+
+
+def test_the_tflite_files_are_the_model(quick: Path) -> None:
+    from fedtiny_export.infer.load import load_model
+    from fedtiny_export.infer.simulate import run
+
+    trained, whole, small = (load_model(quick / f"model{end}").network for end in (".ftm", ".tflite", "-int8.tflite"))
+    x = [np.random.default_rng(0).normal(size=(4, *trained.tensors[trained.inputs[0]].shape)).astype(np.float32)]
+    wanted, found = (run(network, x)[network.outputs[0]] for network in (trained, whole))
+    np.testing.assert_array_equal(found, wanted)
+    assert small.int8
 
 
 def test_result_json_has_every_promised_key(quick: Path) -> None:
@@ -213,7 +226,7 @@ def test_report_eval_and_export_work_on_the_folder(quick: Path, fedtiny: Fedtiny
     refused = fedtiny("export", str(quick), "--to", "ftm", "--out", "my.ftm")
     assert (refused.code, "--force" in refused.err) == (2, True)
     listed = json.loads(fedtiny("export", str(quick), "--to", "c", "--out", "c", "--json").out)["files"]
-    assert sorted(Path(path).suffix for path in listed) == [".c", ".h"]
+    assert {Path(path).suffix for path in listed} == {".c", ".h"}
     assert fedtiny("export", str(quick), "--to", "onnx").code == 0
     assert (tmp_path / "one.onnx").read_bytes() == (quick / "model.onnx").read_bytes()
 

@@ -74,6 +74,8 @@ def _check_tensors(network: Network) -> list[str]:
             )
         elif tensor.data is not None and (tensor.data.shape != tensor.shape or tensor.data.dtype != tensor.dtype):
             problems.append(f"tensor {tensor.name} holds {tensor.data.shape} {tensor.data.dtype}, not what it says")
+        elif tensor.data is not None and tensor.dtype == np.float32 and not np.isfinite(tensor.data).all():
+            problems.append(f"tensor {tensor.name} holds values that are not finite; is the model damaged?")
         if tensor.dtype not in (np.float32, np.int8, np.int32):
             problems.append(f"tensor {tensor.name} is {tensor.dtype}; use float32 or int8")
         if tensor.dtype == np.int8:

@@ -44,8 +44,9 @@ def from_onnx(model: onnx.ModelProto | bytes, name: str = "model") -> Network:
     and UnsupportedModel naming everything that the engine lacks.
     """
     proto = read_onnx(model) if isinstance(model, bytes) else model
-    network = to_integers(tidy(_OnnxImporter(proto, name).run()))
-    return sound(tidy(network))
+    with np.errstate(all="ignore"):  # damaged numbers become what is not finite, and that is refused
+        network = to_integers(tidy(sound(_OnnxImporter(proto, name).run())))
+        return sound(tidy(network))
 
 
 def read_onnx(data: bytes) -> onnx.ModelProto:
@@ -167,8 +168,23 @@ class _OnnxImporter(Importer):
     def _fold(self, node: onnx.NodeProto, inputs: list[Any]) -> None:
         if node.op_type.startswith("Random"):
             raise Refused("draws random numbers")
+        if _grown(node.op_type, [v.array for v in inputs if isinstance(v, Stored)]) > MAX_ELEMENTS:
+            raise Refused("makes a constant that is too large")
         results = fold(node, inputs, self._opset)
         for name, result in zip(node.output, results, strict=False):
             if result.array.size > MAX_ELEMENTS:
                 raise Refused("makes a constant that is too large")
             self.values[name] = Stored(result.array, result.name or name)
+
+
+def _grown(kind: str, arrays: list[Any]) -> float:
+    """Elements that an operator makes of constants where a few numbers say how many; 0 where the arrays do."""
+    last = arrays[-1].astype(np.float64).reshape(-1) if arrays and arrays[-1].dtype.kind in "iuf" else np.zeros(0)
+    if kind in ("ConstantOfShape", "Expand"):
+        return float(np.prod(last))
+    if kind == "Tile":
+        return float(arrays[0].size * np.prod(last))
+    if kind == "Range" and len(arrays) == 3:
+        start, limit, step = (float(array.reshape(-1)[0]) if array.size else 0.0 for array in arrays)
+        return abs(limit - start) / abs(step) if step else float("inf")
+    return 0.0

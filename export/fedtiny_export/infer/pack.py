@@ -9,8 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from fedtiny_export.infer.arena import Life, place
+from fedtiny_export.infer.building import sound
 from fedtiny_export.infer.lower import Lowering, fold_pads
 from fedtiny_export.infer.network import Array, Network
+from fedtiny_export.infer.overlap import row_lead
 from fedtiny_export.infer.program import Place, Program, Step
 from fedtiny_export.infer.sparse import Options
 
@@ -21,12 +23,12 @@ _WORDS = ("x_zero", "x2_zero", "y_zero", "low", "high", "a", "b")
 
 
 def pack(network: Network, options: Options | None = None) -> Program:
-    """Raises UnsupportedModel, which names everything that the engine lacks."""
-    folded = fold_pads(network)
+    """Raises UnsupportedModel, which names everything that is wrong with the network, or that the engine lacks."""
+    folded = fold_pads(sound(network))
     lowering = Lowering(folded, options or Options())
     lowering.run()
     lives = _lives(lowering)
-    offsets, arena_bytes = place(lives)
+    offsets, arena_bytes = place(lives, _leads(lowering, lives))
     buffers = len(lowering.sizes)
     work = iter(offsets[buffers:])
     work_at = tuple(next(work) if step.work else 0 for step in lowering.steps)
@@ -55,6 +57,17 @@ def _lives(lowering: Lowering) -> list[Life]:
         last[lowering.root[t]] = len(lowering.steps)
     lives = [Life(size, a, max(a, b)) for size, a, b in zip(lowering.sizes, first, last, strict=True)]
     return lives + [Life(step.work, i, i) for i, step in enumerate(lowering.steps) if step.work]
+
+
+def _leads(lowering: Lowering, lives: list[Life]) -> dict[tuple[int, int], int]:
+    """For each step that reads its input for the last time: by how much its result has to begin before it."""
+    found = {}
+    for index, step in enumerate(lowering.steps):
+        last = step.x >= 0 and step.x != step.y and lives[step.x].last == index == lives[step.y].first
+        lead = row_lead(step) if last else None
+        if lead is not None:
+            found[step.y, step.x] = min(lead, lives[step.y].size)
+    return found
 
 
 class _Constants:

@@ -103,18 +103,25 @@ def in_onnxruntime(
     if not every:
         names = {i: o.name for i, o in zip(network.outputs, session.get_outputs(), strict=True)}
     names = {i: name for i, name in names.items() if name not in feeds}
+    if all(i.shape and not isinstance(i.shape[0], int) for i in session.get_inputs()):  # the batch is free
+        given = {
+            n: _moved(x.reshape(-1, *x.shape[2:]), channels_first(x.ndim - 1))
+            for n, x in zip(feeds, samples, strict=True)
+        }
+        results = session.run(list(names.values()), given)
+        return {i: _as_tensor(network, i, value, len(samples[0])) for i, value in zip(names, results, strict=True)}
     found: dict[int, list[Array]] = {i: [] for i in names}
     for sample in zip(*samples, strict=True):
         given = {name: _moved(value, channels_first(value.ndim)) for name, value in zip(feeds, sample, strict=True)}
         for i, value in zip(names, session.run(list(names.values()), given), strict=True):
-            found[i].append(_as_tensor(network, i, value))
+            found[i].append(_as_tensor(network, i, value, 1)[0])
     return {i: np.stack(values) for i, values in found.items()}
 
 
-def _as_tensor(network: Network, index: int, value: Any) -> Array:
-    """What ONNX Runtime gives, channels last and in the tensor's own type."""
+def _as_tensor(network: Network, index: int, value: Any, count: int) -> Array:
+    """What ONNX Runtime gives for `count` samples, channels last and in the tensor's own type: (count, *shape)."""
     tensor = network.tensors[index]
-    last = _moved(np.asarray(value), channels_last(len(tensor.shape)))
+    last = _moved(np.asarray(value), channels_last(len(tensor.shape))).reshape(count, *tensor.shape)
     if tensor.dtype == np.int8 and last.dtype == np.float32 and tensor.quantization is not None:
         return fixed.quantized(last, tensor.quantization)
     return last

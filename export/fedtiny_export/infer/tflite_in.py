@@ -54,7 +54,8 @@ def from_tflite(data: bytes, name: str = "model") -> Network:
 
     Raises DamagedModel for bytes that are no such file and UnsupportedModel naming everything that the engine lacks.
     """
-    return sound(tidy(_Importer(data, name).run()))
+    with np.errstate(all="ignore"):  # damaged numbers become what is not finite, and that is refused
+        return sound(tidy(sound(_Importer(data, name).run())))
 
 
 class _Importer:

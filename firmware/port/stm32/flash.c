@@ -1,7 +1,7 @@
 /* What outlives a loss of power, in sectors of flash (RM0090, RM0383, RM0390: four of 16 KiB, one of 64, the others of 128):
  * the record in two of 128 KiB from STM32_RECORD_SECTOR on, as many records as a sector has slots for one erasure, so a sector outlives some
  * ten million starts; a model in each of the STM32_MODEL_SECTORS, 2 or 0, from STM32_MODEL_SECTOR on; samples in STM32_SAMPLES_SECTORS of them
- * from STM32_SAMPLES_SECTOR on. The processor waits while its flash is erased, a second or two a sector: at a start and within a task, never while bytes come. */
+ * from STM32_SAMPLES_SECTOR on; all behind the NODE_FLASH_BYTES that an image may take. The processor waits while its flash is erased, a second or two a sector: at a start and within a task, never while bytes come. */
 #include <string.h>
 
 #include "../uart/board.h"
@@ -12,10 +12,13 @@ enum { ERRORS = 0xF2, BUSY = 1 << 16, PROGRAM = 1 << 0, ERASE = 1 << 1, WORDS = 
 #define LOCK (1u << 31)
 enum { DATA_CACHE = 1 << 10, DATA_CACHE_RESET = 1 << 12 };
 
-static uint32_t sector_at(uint32_t sector)
-{
-    return FLASH_START + (sector < 4 ? sector * 0x4000u : sector == 4 ? 0x10000u : (sector - 4) * SECTOR_BYTES);
-}
+#define OFFSET(sector) ((sector) < 4 ? (sector) * 0x4000 : (sector) == 4 ? 0x10000 : ((sector) - 4) * SECTOR_BYTES)
+#define BEHIND_THE_IMAGE(first, sectors) ((sectors) == 0 || NODE_FLASH_BYTES <= OFFSET(first) ? 1 : -1)
+typedef char record_lies_behind_memory_flash_bytes[BEHIND_THE_IMAGE(STM32_RECORD_SECTOR, 2)];
+typedef char models_lie_behind_memory_flash_bytes[BEHIND_THE_IMAGE(STM32_MODEL_SECTOR, STM32_MODEL_SECTORS)];
+typedef char samples_lie_behind_memory_flash_bytes[BEHIND_THE_IMAGE(STM32_SAMPLES_SECTOR, STM32_SAMPLES_SECTORS)];
+
+static uint32_t sector_at(uint32_t sector) { return FLASH_START + OFFSET(sector); }
 
 static uint8_t *place(uint32_t half, uint32_t slot)
 {

@@ -276,7 +276,7 @@ static bool write_sample(ft_ring *r, uint32_t slot, const float *x)
 
 ft_status ft_ring_put(ft_ring *r, const float *x, uint32_t *ticket)
 {
-    uint32_t slot, unused;
+    uint32_t slot, unused = 0;
     ft_status status;
     ticket = ticket ? ticket : &unused;
     *ticket = 0;

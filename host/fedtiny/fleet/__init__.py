@@ -22,6 +22,7 @@ def open_fleet(
     ram_bytes: int = 0,
     banks: Mapping[str, int] | None = None,
     file: str | None = None,
+    stacked: bool = False,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Fleet:
     """`kind`: native (the C core in process), simulated (torch on `device`) or wire (the nodes of a fleet file).
@@ -38,7 +39,7 @@ def open_fleet(
     if kind == "simulated":
         from fedtiny.fleet.simulated import SimulatedFleet
 
-        return SimulatedFleet(names, device=device, threads=workers, ram_bytes=ram_bytes, banks=banks)
+        return SimulatedFleet(names, device=device, threads=workers, ram_bytes=ram_bytes, banks=banks, stacked=stacked)
     if kind == "wire":
         from fedtiny.fleet.emulated import prepare
         from fedtiny.fleet.roster import read_roster

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ from fedtiny.fleet.history import Times
 from fedtiny.fleet.more_training import PrunedActivations, augmented, smallest
 from fedtiny.fleet.order import shuffled
 from fedtiny.fleet.planning import planned, refuse_what_does_not_fit
+from fedtiny.fleet.stacked import MOST, can_stack, train_together
 from fedtiny.fleet.upload import uploaded
 from fedtiny_export.blob import read_blob
 from fedtiny_export.errors import FedtinyError, FleetError
@@ -59,7 +61,8 @@ _U32 = 0xFFFFFFFF
 
 class SimulatedFleet:
     """`names` in the order that aggregation uses. `threads`: nodes that work at the same time; default: one per core.
-    On a GPU the default is one."""
+    On a GPU the default is one. `stacked`: local training of all nodes is one torch program, over every core; the same
+    within float tolerance."""
 
     name = "simulated"
 
@@ -71,8 +74,9 @@ class SimulatedFleet:
         threads: int | None = None,
         ram_bytes: int = 0,
         banks: Mapping[str, int] | None = None,
+        stacked: bool = False,
     ) -> None:
-        self._ram_bytes, self._banks = ram_bytes, banks
+        self._ram_bytes, self._banks, self._stacked = ram_bytes, banks, stacked
         self._nodes = {name: _Node(torch.device(device)) for name in names}
         workers = threads or (os.cpu_count() or 1 if device == "cpu" else 1)
         self._pool = ThreadPoolExecutor(min(workers, max(1, len(names))), thread_name_prefix="node")
@@ -85,6 +89,42 @@ class SimulatedFleet:
         self, orders: Mapping[str, Sequence[Task]], *, round_number: int = 0
     ) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
         refuse_what_does_not_fit(orders, self._ram_bytes, self._banks)
+        trained: dict[str, tuple[Reply, ...] | NodeFailure] = {}
+        if self._stacked:
+            trained = self._together({name: tasks for name, tasks in orders.items() if _trains(tasks)})
+            yield from trained.items()
+        yield from self._apart({name: tasks for name, tasks in orders.items() if name not in trained})
+
+    def _together(self, orders: Mapping[str, Sequence[Task]]) -> dict[str, tuple[Reply, ...] | NodeFailure]:
+        """The nodes that may train in a stack: what comes before their training apart, then it, then what is left."""
+        before = dict(self._apart({name: _upto(tasks) for name, tasks in orders.items()}))
+        done: dict[str, tuple[Reply, ...] | NodeFailure] = {}
+        groups: dict[str, list[str]] = {}
+        for name, reply in before.items():
+            if isinstance(reply, NodeFailure):
+                done[name] = reply
+            else:
+                task = _training(orders[name])
+                key = repr(task) if self._nodes[name].stacks(task) else name
+                groups.setdefault(key, []).append(name)
+        trained: dict[str, tuple[Reply, ...] | NodeFailure] = {}
+        for names in groups.values():
+            for start in range(0, len(names), MOST):
+                some = names[start : start + MOST]
+                task = _training(orders[some[0]])
+                if len(some) == 1:
+                    trained[some[0]] = self._nodes[some[0]].do_all([task])
+                else:
+                    trained |= train_stack({name: self._nodes[name] for name in some}, task)
+        after = dict(self._apart({name: orders[name][len(_upto(orders[name])) + 1 :] for name in trained}))
+        for name, reply in trained.items():
+            first, last = before[name], after[name]
+            parts = (first, reply, last)
+            failed = next((part for part in parts if isinstance(part, NodeFailure)), None)
+            done[name] = failed or tuple(r for part in parts if not isinstance(part, NodeFailure) for r in part)
+        return done
+
+    def _apart(self, orders: Mapping[str, Sequence[Task]]) -> Iterator[tuple[str, tuple[Reply, ...] | NodeFailure]]:
         with single_thread():  # nodes fill the cores
             work = {self._pool.submit(self._nodes[name].do_all, tasks): name for name, tasks in orders.items()}
             try:
@@ -107,7 +147,7 @@ class SimulatedFleet:
         self._pool.shutdown(cancel_futures=True)
 
 
-class _Loaded:
+class NodeModel:
     """A model in a node: all trained parameters are views of one flat tensor, in the order of the values vector."""
 
     def __init__(self, task: Load, device: torch.device) -> None:
@@ -139,6 +179,7 @@ class _Loaded:
                 self.capacity[layer] = int(flat.sum())
         self.masked = bool(self.capacity)
         self.stats = pack_stats(blob.graph, blob.arrays)
+        self.norm_positions = [math.prod(blob.graph.tensors[op.output].shape[1:]) for op in blob.graph.batchnorms]
         self.blob_values = self.flat.clone()
         if task.keep != "f32":
             raise FleetError(f"simulated nodes keep f32, not {task.keep}: set train.keep=f32 or fleet.kind=native")
@@ -167,9 +208,18 @@ class _Node:
         self._x = torch.empty(0)
         self._y = torch.empty(0)
         self._dev_count = 0
-        self._model: _Loaded | None = None
+        self._model: NodeModel | None = None
         self.times = Times()
         self._peak = 0
+
+    def stacks(self, task: Train) -> bool:
+        """Whether it may train in a stack."""
+        return self._model is not None and can_stack(task, len(self._x), self._model.micro_batch)
+
+    @property
+    def share(self) -> tuple[NodeModel, tuple[Tensor, Tensor]]:
+        """Its model and samples, for a stack."""
+        return self._working(), self._subset(Subset.ALL)
 
     def do_all(self, tasks: Sequence[Task]) -> tuple[Reply, ...] | NodeFailure:
         try:
@@ -189,7 +239,7 @@ class _Node:
                 return self._put_data(task)
             case Load():
                 self._model = None  # the old one must not linger when the new one is refused
-                self._model = _Loaded(task, self._device)
+                self._model = NodeModel(task, self._device)
                 self._peak = max(self._peak, self._model.plan_bytes)
                 return Loaded(plan_bytes=self._model.plan_bytes, memory=self._model.memory)
             case Install():
@@ -216,7 +266,7 @@ class _Node:
                     tasks=self.times.tasks,
                 )
 
-    def _working(self) -> _Loaded:
+    def _working(self) -> NodeModel:
         """The model, ready to work."""
         if self._model is None:
             raise RuntimeError("this node has no model yet: send it a Load task first")
@@ -262,7 +312,7 @@ class _Node:
         return self._x[:count], self._y[:count]
 
     @contextmanager
-    def _candidate(self, thresholds: F32 | None) -> Iterator[_Loaded]:
+    def _candidate(self, thresholds: F32 | None) -> Iterator[NodeModel]:
         """The model with a candidate's weights; what was installed comes back afterwards."""
         model = self._working()
         if thresholds is None:
@@ -386,6 +436,32 @@ class _Node:
             top = np.sort(dead[np.argsort(-np.abs(g[dead]), kind="stable")[:k]])
             indices[layer], gradients[layer] = top.astype(np.uint32), g[top].copy()
         return TopK(indices=indices, gradients=gradients, samples=len(self._x))
+
+
+def train_stack(nodes: Mapping[str, _Node], task: Train) -> dict[str, tuple[Reply, ...] | NodeFailure]:
+    """What each of some nodes answers to the same training, done at once."""
+    shares = [node.share for node in nodes.values()]
+    try:
+        with ExitStack() as timed:
+            for node in nodes.values():
+                timed.enter_context(node.times.of(task))
+            updates = train_together([model for model, _ in shares], [data for _, data in shares], task)
+    except RuntimeError as error:  # for lack of memory too
+        return dict.fromkeys(nodes, NodeFailure(reason=str(error)))
+    return {name: (update,) for name, update in zip(nodes, updates, strict=True)}
+
+
+def _trains(tasks: Sequence[Task]) -> bool:
+    return sum(isinstance(task, Train) for task in tasks) == 1
+
+
+def _upto(tasks: Sequence[Task]) -> Sequence[Task]:
+    """What comes before the training."""
+    return tasks[: next(i for i, task in enumerate(tasks) if isinstance(task, Train))]
+
+
+def _training(tasks: Sequence[Task]) -> Train:
+    return next(task for task in tasks if isinstance(task, Train))
 
 
 def _evaluation_batches(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from fedtiny.pruning.density import Rule, allocate
+from fedtiny.pruning.density import Rule, allocate, kept, layer_sizes
 from fedtiny.pruning.method import Answer, Change, Method, Probe, Public, Request, Seen, Start
 from fedtiny.pruning.pool import Masks
-from fedtiny.pruning.ranking import all_live, keep_best, weights_of
+from fedtiny.pruning.ranking import Scores, all_live, keep_rows, weights_of
 from fedtiny.pruning.ssfl import PROBE_LR
 from fedtiny_export.errors import ConfigError
 from fedtiny_export.graph import F32, Bits, Graph
@@ -24,11 +25,12 @@ class PruneFl(Method):
     Importance is g^2 / t_j (section IV-C): t_j is the time of a weight, here its multiply-accumulates per sample. Of
     the live weights of a layer only the smallest `prunable` by magnitude may go, a share that falls over the rounds as
     in the paper's code; these and all pruned weights compete over all layers together for the places that the rest
-    leaves. Nodes upload the gradient of every pruned weight, which is what the method costs.
+    leaves. The first decision goes down to the density in such steps, half of what may go at a time. Nodes upload the
+    gradient of every pruned weight, which is what the method costs.
 
     Deviations: the density is fixed, where the paper also chooses it; a live weight's gradient is taken from what the
-    averaged model moved in the round; g is averaged over `score_batches` before it is squared; the first decision is
-    one step, at the pre-trained weights; dense layers are not ranked.
+    averaged model moved in the round; g is averaged over `score_batches` before it is squared; the steps of the
+    first decision share the gradient of one probe, at the pre-trained weights; dense layers are not ranked.
     """
 
     density: float
@@ -53,7 +55,17 @@ class PruneFl(Method):
         before, after = weights_of(model.graph, model.arrays), answers[0].weights
         graph = model.graph
         scores = {layer: ((w - after[layer]) / PROBE_LR) ** 2 / _time(graph, layer) for layer, w in before.items()}
-        return keep_best(graph, allocate(graph, self.density, self.rule), scores)
+        allocation, sizes = allocate(graph, self.density, self.rule), layer_sizes(graph)
+        masks = {layer: keep_rows(scores[layer], count) for layer, count in allocation.rows.items()}
+        ranked = [layer for layer in allocation.masked if layer not in allocation.rows]
+        budget = sum(kept(allocation.densities[layer], sizes[layer]) for layer in ranked)
+        live: dict[int, Bits] = {layer: np.ones(before[layer].shape, np.bool_) for layer in ranked}
+        while (count := sum(int(mask.sum()) for mask in live.values())) > budget:
+            less = min(count - budget, max(1, int(count * self.prunable / 2)))
+            may_go = {layer: _smallest(before[layer], live[layer], self.prunable) for layer in ranked}
+            dropped = _worst(scores, may_go, less)
+            live = {layer: mask & ~dropped[layer] for layer, mask in live.items()}
+        return dict(sorted((masks | live).items()))
 
     def topk_max(self, graph: Graph, masks: Masks) -> int:
         """Of any mask that may come: weights move between layers, so a layer may lose all but a few."""
@@ -107,10 +119,22 @@ def _time(graph: Graph, layer: int) -> int:
 def _smallest(weights: F32, mask: Bits, share: float) -> Bits:
     """The share of a layer's live weights that is smallest; at least one weight is not among them."""
     live = np.flatnonzero(mask)
-    count = min(int(share * len(live)), len(live) - 1)
+    count = min(math.ceil(share * len(live)), len(live) - 1)
     found = np.zeros(mask.size, np.bool_)
     found[live[np.argsort(np.abs(weights.ravel()[live]), kind="stable")[:count]]] = True
     return found.reshape(mask.shape)
+
+
+def _worst(scores: Scores, among: Masks, count: int) -> dict[int, Bits]:
+    """The `count` weights with the smallest scores of those marked, over all layers together."""
+    layers = list(among)
+    marked = np.concatenate([among[layer].ravel() for layer in layers])
+    flat = np.where(marked, np.concatenate([scores[layer].ravel() for layer in layers]), np.inf)
+    found = np.zeros(len(flat), np.bool_)
+    found[np.argsort(flat, kind="stable")[:count]] = True
+    found &= marked
+    parts = np.split(found, np.cumsum([among[layer].size for layer in layers])[:-1])
+    return {layer: part.reshape(among[layer].shape) for layer, part in zip(layers, parts, strict=True)}
 
 
 def _filled(mask: Bits, scores: F32, count: int) -> Bits:

@@ -42,11 +42,13 @@ session = onnxruntime.InferenceSession("model.onnx")
 logits = session.run(None, {session.get_inputs()[0].name: x})[0]
 ```
 
-`model.ftm` is what a node loads; a board that only infers takes C sources made from it:
+`model.tflite` and `model-int8.tflite` take and give channels last, (1, H, W, C). They are not there where the model has
+a group norm. `model.ftm` is what a node loads; a board that only infers takes C sources made from it:
 
 ```sh
 fedtiny eval RUN            # this folder: the model on a native node and in ONNX Runtime
-fedtiny export RUN --to c   # model.h and model.c
+fedtiny verify RUN          # PyTorch, ONNX Runtime, LiteRT and C, float and int8
+fedtiny export RUN --to c   # C that compiles alone; --int8 for integers
 ```
 
 ```python

@@ -85,6 +85,10 @@ fedtiny_piece fedtiny_memory(uint32_t left)
     return piece;
 }
 
+static ft_bank bank; /* at NULL: none */
+
+void fedtiny_bank(fedtiny_piece piece) { bank = (ft_bank){piece.at, piece.bytes}; }
+
 TickType_t chip_ticks(uint32_t ms)
 {
     TickType_t ticks = pdMS_TO_TICKS(ms < LONGEST_MS ? ms : LONGEST_MS);
@@ -105,6 +109,8 @@ esp_err_t chip_start(ft_wire *wire, ft_service *service, ft_wire_facts *facts, c
     facts->reset_reason = reset_reason();
     facts->exchange = &ft_wire_x25519;
     ft_service_start(service, memory.at, memory.bytes, own);
+    if (bank.at)
+        ft_service_banks(service, &bank, 1);
     ft_saver_start(&saver, service, wire, chip_areas());
     return ft_wire_start(wire, &port, facts, ft_saver_tasks(&saver)) == FT_OK ? ESP_OK : ESP_ERR_INVALID_STATE;
 }

@@ -3,5 +3,6 @@
 #include <stdint.h>
 
 #define MALLOC_CAP_8BIT (1 << 2)
+#define MALLOC_CAP_INTERNAL (1 << 11)
 size_t heap_caps_get_largest_free_block(uint32_t caps);
 void *heap_caps_aligned_alloc(size_t alignment, size_t bytes, uint32_t caps);

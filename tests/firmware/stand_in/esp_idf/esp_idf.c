@@ -234,7 +234,8 @@ size_t heap_caps_get_largest_free_block(uint32_t caps) { return caps == MALLOC_C
 void *heap_caps_aligned_alloc(size_t alignment, size_t bytes, uint32_t caps)
 {
     void *made = NULL;
-    return caps == MALLOC_CAP_8BIT && bytes <= largest_block && posix_memalign(&made, alignment, bytes) == 0 ? made : NULL;
+    int here = caps == MALLOC_CAP_INTERNAL || (caps == MALLOC_CAP_8BIT && bytes <= largest_block);
+    return here && posix_memalign(&made, alignment, bytes) == 0 ? made : NULL;
 }
 
 esp_reset_reason_t esp_reset_reason(void) { return ESP_RST_POWERON; }

@@ -18,6 +18,9 @@ typedef struct {
     uint32_t bytes;
 } fedtiny_piece;
 fedtiny_piece fedtiny_memory(uint32_t left); /* at: NULL if there is none */
+/* A piece that is faster than memory, such as internal RAM where memory is PSRAM: what of the arena fits lies there. Before
+ * fedtiny_run_*, and it stays. */
+void fedtiny_bank(fedtiny_piece piece);
 
 typedef struct {
     uart_port_t port;
