@@ -266,6 +266,16 @@ def test_prunefl_decides_among_the_smaller_weights_by_gradient_and_keeps_the_lar
     assert any(not np.array_equal(mask, run.masks[names[layer]]) for layer, mask in magnitude.items())
 
 
+def test_prunefl_leaves_every_layer_half_of_what_the_rule_gives_it():
+    run, _ = run_of("prunefl", rounds=3, options={"prunable": 1.0})
+    allocation, sizes = allocate(model().graph, DENSITY), layer_sizes(model().graph)
+    run.prepare()
+    for _ in [None, *run.rounds()]:
+        for name, mask in run.masks.items():
+            layer = model().graph.layer_names.index(name)
+            assert mask.sum() >= int(allocation.densities[layer] * sizes[layer]) // 2
+
+
 def test_prunefl_grows_the_largest_squared_gradient_per_time():
     method = made("prunefl", prunable=0.5)
     graph = model().graph

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtiny.pruning.density import Rule, allocate, kept, layer_sizes
+from fedtiny.pruning.density import Allocation, Rule, allocate, kept, layer_sizes
 from fedtiny.pruning.method import Answer, Change, Method, Probe, Public, Request, Seen, Start
 from fedtiny.pruning.pool import Masks
 from fedtiny.pruning.ranking import Scores, all_live, keep_rows, weights_of
@@ -29,9 +29,11 @@ class PruneFl(Method):
     The first decision goes down to the density in such steps, half of what may go at a time. Nodes upload the gradient
     of every pruned weight, which is what the method costs.
 
-    Deviations: the density is fixed, where the paper also chooses it; a live weight's gradient is taken from what the
-    node moved it in the round; g is averaged over `score_batches` before it is squared; the steps of the
-    first decision share the gradient of one probe, at the pre-trained weights; dense layers are not ranked.
+    Deviations: the density is fixed, where the paper also chooses it; every layer keeps half of what the rule gives it,
+    for at densities of a few percent g^2 / t leaves some a weight or two and the net with them at chance; a live
+    weight's gradient is taken from what the node moved it in the round; g is averaged over `score_batches` before it
+    is squared; the steps of the first decision share the gradient of one probe, at the pre-trained weights; dense
+    layers are not ranked.
     """
 
     density: float
@@ -57,13 +59,14 @@ class PruneFl(Method):
         graph = model.graph
         scores = {layer: ((w - after[layer]) / PROBE_LR) ** 2 / _time(graph, layer) for layer, w in before.items()}
         allocation, sizes = allocate(graph, self.density, self.rule), layer_sizes(graph)
+        floors = _floors(allocation, sizes)
         masks = {layer: keep_rows(scores[layer], count) for layer, count in allocation.rows.items()}
         ranked = [layer for layer in allocation.masked if layer not in allocation.rows]
         budget = sum(kept(allocation.densities[layer], sizes[layer]) for layer in ranked)
         live: dict[int, Bits] = {layer: np.ones(before[layer].shape, np.bool_) for layer in ranked}
         while (count := sum(int(mask.sum()) for mask in live.values())) > budget:
             less = min(count - budget, max(1, int(count * self.prunable / 2)))
-            may_go = {layer: _smallest(before[layer], live[layer], self.prunable) for layer in ranked}
+            may_go = {layer: _smallest(before[layer], live[layer], self.prunable, floors[layer]) for layer in ranked}
             dropped = _worst(scores, may_go, less)
             live = {layer: mask & ~dropped[layer] for layer, mask in live.items()}
         return dict(sorted((masks | live).items()))
@@ -81,14 +84,15 @@ class PruneFl(Method):
 
     def adjust(self, graph: Graph, masks: Masks, request: Request, seen: Seen) -> Change:
         share = self.prunable * 0.5 ** (seen.round_number / self.stop_round)
-        rows = allocate(graph, self.density, self.rule).rows
+        allocation = allocate(graph, self.density, self.rule)
+        rows, floors = allocation.rows, _floors(allocation, layer_sizes(graph))
         changed: dict[int, Bits] = {}
         ranked: list[int] = []
         stays: dict[int, Bits] = {}
         scores: dict[int, F32] = {}
         for layer, mask in masks.items():
             scores[layer] = (_squares(seen, layer, mask) / _time(graph, layer)).astype(np.float32)
-            stays[layer] = mask & ~_smallest(seen.weights[layer], mask, share)
+            stays[layer] = mask & ~_smallest(seen.weights[layer], mask, share, floors[layer])
             if layer in rows:  # a class keeps its share: the layer's weights compete among themselves
                 changed[layer] = _filled(stays[layer].copy(), scores[layer], int(mask.sum()))
             else:
@@ -134,10 +138,15 @@ def _squares(seen: Seen, layer: int, mask: Bits) -> NDArray[np.float64]:
     return total
 
 
-def _smallest(weights: F32, mask: Bits, share: float) -> Bits:
-    """The share of a layer's live weights that is smallest; at least one weight is not among them."""
+def _floors(allocation: Allocation, sizes: Sequence[int]) -> dict[int, int]:
+    """Half of what the allocation gives each layer, rounded up."""
+    return {layer: -(-kept(allocation.densities[layer], sizes[layer]) // 2) for layer in allocation.masked}
+
+
+def _smallest(weights: F32, mask: Bits, share: float, floor: int) -> Bits:
+    """The share of a layer's live weights that is smallest; `floor` weights are not among them."""
     live = np.flatnonzero(mask)
-    count = min(math.ceil(share * len(live)), len(live) - 1)
+    count = min(math.ceil(share * len(live)), max(0, len(live) - floor))
     found = np.zeros(mask.size, np.bool_)
     found[live[np.argsort(np.abs(weights.ravel()[live]), kind="stable")[:count]]] = True
     return found.reshape(mask.shape)
