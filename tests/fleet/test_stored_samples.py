@@ -71,6 +71,15 @@ def test_samples_that_are_longer_than_the_memory_train_a_model_there() -> None:
     same(*pair.ask(TASKS["train"]))
 
 
+def test_parts_however_small_keep_their_colours_once() -> None:
+    """A node whose model is up takes three samples at a time: with 256 colours each that would be 20 KB, not 7."""
+    pair = StoredPair(1 << 20, storage=8192)
+    same(*pair.ask(shard(256, 40), 1500))
+    same(*pair.ask(load()))
+    same(*pair.ask(TASKS["train"]))
+    assert pair.flash.misused == []
+
+
 def refused(pair: Pair, put: PutData) -> tuple[int, str]:
     answer = None
     for job in Packer(run=bytes(8), round_number=0, limit_s=9).jobs(put, 3000):

@@ -40,6 +40,7 @@ struct ft_stored {
     const ft_storage *storage;
     uint32_t end;                    /* of the parts, in the storage */
     uint32_t at, bytes, first, count; /* the part that was read last; count 0: none */
+    uint32_t numbers;                /* where its numbers lie */
     uint32_t colours;                /* of it; 0: f32 */
     float colour[256];
 };

@@ -1,9 +1,11 @@
 /* Samples of put_data in a storage: part behind part as they came, each padded to 8 bytes, before it two words: its samples, its
- * bytes. Memory holds the colours of the part that was read last. A host sends them anew after a restart. */
+ * bytes. A part with the colours of the part before it (SAME) lies without its head and these, however small the parts are that a
+ * node's memory takes. Memory holds the colours of the part that was read last. A host sends all anew after a restart. */
 #include "../bytes.h"
 #include "service.h"
 
 enum { HEAD = 8, SHARD_HEAD = 4, PALETTE_HEAD = 8, LABEL = 2, NUMBERS = 2 };
+#define SAME 0x80000000u
 
 static bool words(const ft_storage *from, uint32_t at, uint32_t to[NUMBERS])
 {
@@ -15,7 +17,9 @@ static bool words(const ft_storage *from, uint32_t at, uint32_t to[NUMBERS])
     return true;
 }
 
-/* The part from `at` on, whose first sample has this number, becomes the one that was read last. */
+static uint32_t palette_bytes(uint32_t colours) { return PALETTE_HEAD + colours * (uint32_t)sizeof(float); }
+
+/* The part from `at` on, whose first sample has this number, becomes the one that was read last: part 0 or the one behind. */
 static bool open_part(struct ft_stored *d, uint32_t at, uint32_t first)
 {
     const ft_storage *from = d->storage;
@@ -27,11 +31,15 @@ static bool open_part(struct ft_stored *d, uint32_t at, uint32_t first)
     d->at = at;
     d->bytes = head[1];
     d->first = first;
-    d->colours = shard[0] ? (shard[1] & 0xFF) + 1 : 0; /* put_data checked it: at most 256 */
-    if (d->colours
-        && from->read(from->ctx, FT_AREA_SAMPLES, at + HEAD + PALETTE_HEAD, d->colour, d->colours * (uint32_t)sizeof(float)) != 0)
-        return false;
-    d->count = head[0];
+    d->numbers = at + HEAD;
+    if (!(head[0] & SAME)) {
+        d->colours = shard[0] ? (shard[1] & 0xFF) + 1 : 0; /* put_data checked it: at most 256 */
+        d->numbers += d->colours ? palette_bytes(d->colours) : SHARD_HEAD;
+        if (d->colours
+            && from->read(from->ctx, FT_AREA_SAMPLES, at + HEAD + PALETTE_HEAD, d->colour, d->colours * (uint32_t)sizeof(float)))
+            return false;
+    }
+    d->count = head[0] & ~SAME;
     return true;
 }
 
@@ -54,7 +62,7 @@ static int read_sample(void *ctx, uint32_t index, float *x, uint16_t *label)
     if (!find(d, index))
         return 1;
     uint32_t number = index - d->first, part = d->at + HEAD, size = d->colours ? 1 : sizeof(float);
-    uint32_t at = part + (d->colours ? PALETTE_HEAD + d->colours * (uint32_t)sizeof(float) : SHARD_HEAD) + number * s->floats * size;
+    uint32_t at = d->numbers + number * s->floats * size;
     uint8_t *bytes = (uint8_t *)(x + s->floats) - s->floats * size, two[LABEL];
     if (from->read(from->ctx, FT_AREA_SAMPLES, at, bytes, s->floats * size) != 0
         || from->read(from->ctx, FT_AREA_SAMPLES, part + d->bytes - LABEL * (d->count - number), two, LABEL) != 0)
@@ -65,11 +73,19 @@ static int read_sample(void *ctx, uint32_t index, float *x, uint16_t *label)
     return 0;
 }
 
+/* Whether the part has the colours of the last one in the storage, which becomes the one that was read last. */
+static bool same_colours(ft_service *s, const uint8_t *part)
+{
+    struct ft_stored *d = s->stored;
+    uint32_t colours = ft_load_u32(part) ? ft_load_u16(part + SHARD_HEAD) + 1u : 0;
+    return colours && s->samples && find(d, s->samples - 1) && d->colours == colours
+           && memcmp(part + PALETTE_HEAD, d->colour, colours * sizeof(float)) == 0;
+}
+
 static bool add(ft_service *s, uint32_t first, uint32_t count, const ft_wire_object *part, ft_wire_reply *reply)
 {
     struct ft_stored *d = s->stored;
     const ft_storage *to = d->storage;
-    uint32_t length = part->ref.length, end = ft_align8(length);
     uint8_t head[HEAD];
     if (first == 0) {
         d->end = d->count = 0;
@@ -80,13 +96,16 @@ static bool add(ft_service *s, uint32_t first, uint32_t count, const ft_wire_obj
     }
     if (count == 0)
         return true;
-    uint32_t room = to->bytes[FT_AREA_SAMPLES] - d->end;
+    uint32_t room = to->bytes[FT_AREA_SAMPLES] - d->end, same = first && same_colours(s, part->at) ? SAME : 0;
+    uint32_t skip = same ? palette_bytes(d->colours) : 0, length = part->ref.length - skip, end = ft_align8(length);
+    uint8_t *bytes = part->at + skip; /* behind the part lie 8 bytes that nobody uses, and more: what it is padded by */
     if (end > room || HEAD > room - end)
         return ft_service_no_room(reply, length, room);
-    ft_store_u32(head, count);
+    ft_store_u32(head, count | same);
     ft_store_u32(head + 4, length);
-    memset(part->at + length, 0, end - length);
-    if (to->write(to->ctx, FT_AREA_SAMPLES, d->end + HEAD, part->at, end) != 0 || to->write(to->ctx, FT_AREA_SAMPLES, d->end, head, HEAD) != 0) {
+    memset(bytes + length, 0, end - length);
+    if (to->write(to->ctx, FT_AREA_SAMPLES, d->end + HEAD, bytes, end) != 0
+        || to->write(to->ctx, FT_AREA_SAMPLES, d->end, head, HEAD) != 0) {
         ft_wire_fail(reply, FT_ERR_DATA, "the storage of the samples cannot be written at %", d->end, 0);
         return false;
     }
