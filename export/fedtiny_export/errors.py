@@ -14,7 +14,8 @@ class UnsupportedModel(FedtinyError):
         self.problems = tuple(problems)
         lines = "\n".join(f"  - {p}" for p in problems)
         super().__init__(
-            f"the node cannot run this model:\n{lines}\nReplace these by supported operators (see firmware/BLOB.md)."
+            f"fedtiny cannot run this model:\n{lines}\n"
+            "Replace these by supported operators (firmware/BLOB.md: to train; docs/models.md: to infer)."
         )
 
 

@@ -41,7 +41,7 @@ def from_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Model:
         ) from error
     if not isinstance(expected, torch.Tensor) or expected.dim() != 2:
         raise ExportError("the module must return one tensor of logits (N, classes). Flatten or select its output.")
-    model = from_onnx(_exported(module, x[:2]))
+    model = from_onnx(exported(module, x[:2]))
     _check_names(module, model)
     wanted = np.asarray(expected.numpy(), np.float32)
     difference = float(np.abs(onnxruntime_logits(to_onnx(model), x.numpy()) - wanted).max())
@@ -53,7 +53,7 @@ def from_torch(module: torch.nn.Module, input_shape: tuple[int, ...]) -> Model:
     return model
 
 
-def _exported(module: torch.nn.Module, x: torch.Tensor) -> onnx.ModelProto:
+def exported(module: torch.nn.Module, x: torch.Tensor) -> onnx.ModelProto:
     """ONNX with every parameter unfolded and named as in the state_dict."""
     file = io.BytesIO()
     try:

@@ -395,10 +395,11 @@ class Experiment:
         """The method. Raises ConfigError where this fleet, or this training, cannot do what it asks."""
         config = self.config
         method = method_of(config)
-        why = method.why_not(config.fleet.kind)
+        kind = self._given.name if self._given is not None else config.fleet.kind
+        why = method.why_not(kind)
         if why is not None:
-            raise ConfigError(f"{method.name} cannot run on a fleet of kind {config.fleet.kind}, because {why}.")
-        if config.train.augment != "none" and config.fleet.kind != "simulated":
+            raise ConfigError(f"{method.name} cannot run on a fleet of kind {kind}, because {why}.")
+        if config.train.augment != "none" and kind != "simulated":
             raise ConfigError(
                 f"train.augment = {config.train.augment!r}: only simulated nodes vary their samples. Set "
                 "fleet.kind = simulated, or leave augmentation out."

@@ -31,9 +31,10 @@ Run = Callable[..., Results]
 class Comparison:
     """One output of one runtime against the reference. Errors are in the output's own unit, int8 dequantised.
 
-    `bits`: whether all values are equal. `parts_at`: the first operator whose values are not those of the definition,
+    `bits`: whether all values are those of the definition. `near`: whether they are those of the reference, up to
+    rounding where they are float. `parts_at`: the first operator whose values are not those of the definition,
     beyond rounding where they are float. `accuracy`: share of labels that are the largest value. `missing`: why it was
-    not run; the other values are None then.
+    not run; the other values are None then. `required`: whether that is a fault.
     """
 
     precision: str
@@ -46,14 +47,17 @@ class Comparison:
     cosine: float | None = None
     agreement: float | None = None
     bits: bool | None = None
+    near: bool | None = None
     parts_at: str | None = None
     accuracy: float | None = None
     missing: str | None = None
+    required: bool = False
 
 
 @dataclass(frozen=True)
 class Verification:
-    """`good`: every runtime that ran computes the model: float32 within rounding, int8 of C and LiteRT to the bit.
+    """`good`: every runtime that ran computes what the reference does, float32 within rounding, int8 of C and LiteRT
+    to the bit; and the C engine did run, on the board too where one was asked for.
 
     `lost`: points of accuracy that int8 costs against the float model, where there are labels and both.
     """
@@ -75,24 +79,26 @@ def verify(
     labels: NDArray[Any] | None = None,
     calibration: Sequence[Array] | None = None,
     board: Board | None = None,
+    needed: bool = True,
 ) -> Verification:
     """Runs a model's samples through PyTorch (where fedtiny trained it), ONNX Runtime, LiteRT, the C engine here and
     in a board's emulator, float and int8.
 
     `inputs`: one array (n, *shape) per input, channels last, float32 or the network's int8. `calibration`: samples of
     the same form that make the int8 model of a float one; None: the model is taken as it is.
+    `needed`: whether it is a fault if the board's emulator cannot run it.
     """
     network = loaded.network
     told: list[Comparison] = []
     x = quantized_samples(network, inputs)
-    first = _Session(network, x, labels, board, "int8" if network.int8 else "float32")
+    first = _Session(network, x, labels, board, "int8" if network.int8 else "float32", needed)
     if loaded.training is not None:
         first.reference("PyTorch", lambda: _in_torch(loaded, x))
     told += first.compared(loaded)
     lost = None
     if calibration is not None and not network.int8:
         small = quantize(network, calibration)
-        second = _Session(small, quantized_samples(small, inputs), labels, board, "int8")
+        second = _Session(small, quantized_samples(small, inputs), labels, board, "int8", needed)
         told.append(second.quantisation(first))
         told += second.compared(None)
         if labels is not None and first.accuracy is not None and second.accuracy is not None:
@@ -102,10 +108,12 @@ def verify(
 
 def _good(row: Comparison) -> bool:
     """What an int8 model loses, and how ONNX Runtime rounds it, is told and not judged."""
-    if row.missing is not None or row.runtime in ("quantised",):
+    if row.missing is not None:
+        return not row.required
+    if row.runtime == "quantised":
         return True
     if row.precision == "float32":
-        return row.parts_at is None
+        return bool(row.near) and row.parts_at is None
     return bool(row.bits) or row.runtime == "ONNX Runtime"
 
 
@@ -113,10 +121,16 @@ class _Session:
     """One network and its samples; the numpy definition stands beside all."""
 
     def __init__(
-        self, network: Network, x: Sequence[Array], labels: NDArray[Any] | None, board: Board | None, precision: str
+        self,
+        network: Network,
+        x: Sequence[Array],
+        labels: NDArray[Any] | None,
+        board: Board | None,
+        precision: str,
+        needed: bool,
     ) -> None:
         self._network, self._x, self._labels, self._board = network, x, labels, board
-        self.precision = precision
+        self.precision, self._needed = precision, needed
         self.definition = runtimes.in_numpy(network, x)
         self._traced = runtimes.in_numpy(network, [values[:TRACED] for values in x], every=True)
         self._reference, self._values = "numpy", self.definition
@@ -139,9 +153,10 @@ class _Session:
         count = len(self._x[0])
         rows += self._rows("ONNX Runtime", runtimes.in_onnxruntime, count, file if kind == ".onnx" else None)
         rows += self._rows("LiteRT", runtimes.in_litert, count, file if kind == ".tflite" else None)
-        rows += self._rows("C here", runtimes.in_engine, count)
+        rows += self._rows("C here", runtimes.in_engine, count, required=True)
         if self._board is not None:
-            rows += self._rows(f"C on {self._board.name}", self._on_board, min(count, ON_BOARD), once=True)
+            name = f"C on {self._board.name}"
+            rows += self._rows(name, self._on_board, min(count, ON_BOARD), once=True, required=self._needed)
         return rows
 
     def quantisation(self, whole: _Session) -> Comparison:
@@ -168,7 +183,14 @@ class _Session:
         return runtimes.named(program.network, network, done.outputs)
 
     def _rows(
-        self, runtime: str, run: Run, count: int, file: bytes | None = None, *, once: bool = False
+        self,
+        runtime: str,
+        run: Run,
+        count: int,
+        file: bytes | None = None,
+        *,
+        once: bool = False,
+        required: bool = False,
     ) -> list[Comparison]:
         """`once`: one run gives every activation of all samples, where a run is what takes the time."""
         x = [values[:count] for values in self._x]
@@ -182,14 +204,14 @@ class _Session:
                 traced = run(self._network, [values[:TRACED] for values in x], every=True)
         except FedtinyError as error:
             why = str(error).strip().splitlines()
-            return [told(output=name, missing=" ".join(why[:2])) for name in names]
+            return [told(output=name, missing=" ".join(why[:2]), required=required) for name in names]
         rows = []
         for index, name in zip(self._network.outputs, names, strict=True):
             tensor = self._network.tensors[index]
             wanted = self._values[index][:count]
             measured = _measured(as_float(tensor, found[index]), as_float(tensor, wanted))
             bits = bool(np.array_equal(found[index], self.definition[index][:count]))
-            measured["bits"] = bits
+            measured |= {"bits": bits, "near": _near(found[index], wanted)}
             parts = self._parts_at(traced)
             if parts is None and not bits and not _near(found[index], self.definition[index][:count]):
                 parts = name

@@ -272,12 +272,13 @@ def test_prunefl_grows_the_largest_squared_gradient_per_time():
     w = weights_of(graph, model().arrays)
     masks = made("magnitude").start(model(), seed=0).masks
     free = [layer for layer in masks if layer not in allocate(graph, DENSITY).rows]
-    early, late = free[0], free[-1]  # maps of 6 x 6 and of 2 x 2: nine times the time for the same gradient
+    early, late = free[0], free[-1]  # maps of 6 x 6 and of 2 x 2
     g = {layer: np.zeros_like(weights) for layer, weights in w.items()}
     at_early, at_late = np.flatnonzero(~masks[early])[0], np.flatnonzero(~masks[late])[0]
     g[early].flat[at_early], g[late].flat[at_late] = 2.0, 1.0
     request = method.request(graph, masks, round_number=1, adjustments=0)
-    change = method.adjust(graph, masks, request, seen(w, g))
+    answers = [Answer(samples=10, weights=w, masks=masks, gradients=g)]
+    change = method.adjust(graph, masks, request, seen(w, g, answers))
     assert change.masks[early].flat[at_early]
     assert change.masks[late].flat[at_late]
     assert change.grown == change.pruned

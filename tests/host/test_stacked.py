@@ -22,8 +22,8 @@ TRAIN = Train(epochs=2, lr=0.05, momentum=0.9, weight_decay=1e-3, seed=0xFFFFFFF
 SIZES = (20, 45, 8, 33)  # steps of 2, 5, 1 and 4 micro-batches an epoch
 
 
-def fleet(stacked: bool, sizes=SIZES) -> SimulatedFleet:
-    made = SimulatedFleet([f"n{k}" for k in range(len(sizes))], threads=1, stacked=stacked)
+def fleet(stacked: bool, sizes=SIZES, threads=1) -> SimulatedFleet:
+    made = SimulatedFleet([f"n{k}" for k in range(len(sizes))], threads=threads, stacked=stacked)
     orders = {}
     for k, size in enumerate(sizes):
         x, y = samples(size, seed=k)
@@ -38,8 +38,8 @@ def load(norm: str = "batch", **changes) -> Load:
     return Load(blob=write_blob(graph, model(norm).arrays, masks), micro_batch=8, topk_max=20, **changes)
 
 
-def answers(stacked: bool, orders, sizes=SIZES):
-    return dict(fleet(stacked, sizes).ask(orders))
+def answers(stacked: bool, orders, sizes=SIZES, threads=1):
+    return dict(fleet(stacked, sizes, threads).ask(orders))
 
 
 def assert_alike(ours, theirs) -> None:
@@ -75,7 +75,7 @@ def test_nodes_may_have_masks_of_their_own() -> None:
         values = pack_values(graph, model().arrays, by_name(graph, masks))
         install = Install(values=values, masks={layer: encode_mask(mask) for layer, mask in masks.items()})
         orders[f"n{k}"] = [load(), install, TRAIN, Score(k={6: 10}, batches=2, seed=3)]
-    assert_alike(answers(True, orders), answers(False, orders))
+    assert_alike(answers(True, orders, threads=2), answers(False, orders))  # two stacks of two nodes
 
 
 def test_what_cannot_be_stacked_trains_alone_and_answers_too() -> None:

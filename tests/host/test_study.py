@@ -119,6 +119,16 @@ def test_axes_vary_any_setting_and_a_dense_method_joins_every_place(tmp_path: Pa
     assert [[row["method"] for row in group.rows] for group in groups] == [["fedavg", "fedtiny"]] * 2
 
 
+def test_a_narrower_nets_flops_are_told_as_a_share_of_the_full_ones() -> None:
+    def row(method: str, density: float, flops: float, dense: float) -> dict[str, Any]:
+        place = {"data": "d", "alpha": None, "axes": {}, "seed": 0, "method": method, "density": density}
+        return place | {"flops_total": flops, "flops_dense_total": dense}
+
+    (group,) = grouped([row("fedavg", 1.0, 100.0, 100.0), row("small-dense", 0.1, 20.0, 20.0)])
+    assert group.cost("small-dense", 0.1, "flops_share") == pytest.approx(0.2)
+    assert group.cost("fedavg", 1.0, "flops_share") == 1.0
+
+
 def test_a_cell_is_known_by_what_decides_its_result(tmp_path: Path) -> None:
     def keys(more: str) -> set[str]:
         return {cell.key for cell in study_of(tmp_path, f'methods = ["snip"]\n{more}').cells}

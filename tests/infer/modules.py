@@ -109,3 +109,18 @@ def make_module(name: str) -> tuple[nn.Module, tuple[int, ...]]:
             layer.running_mean.normal_()
             layer.running_var.uniform_(0.5, 2)
     return module.eval(), shape
+
+
+class Branches(nn.Module):
+    """What inference takes and training does not: a concatenation, a softmax, a scale of constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Conv2d(3, 4, 3, padding=1)
+        self.right = nn.Conv2d(3, 5, 1)
+        self.after = nn.Conv2d(9, 6, 3, stride=2, dilation=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = (x - 0.5) * 2.0
+        x = torch.cat([torch.relu(self.left(x)), self.right(x)], dim=1)
+        return torch.softmax(self.after(x).mean((2, 3)), dim=1)

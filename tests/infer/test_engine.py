@@ -84,6 +84,28 @@ def test_a_tenth_of_the_weights_takes_a_quarter_of_the_flash() -> None:
     assert [step.code for step in program.steps].count(Code.SPARSE_CONV_S8) >= 8
 
 
+@pytest.mark.parametrize("kind", [Kind.FULLY_CONNECTED, Kind.CONV2D])
+def test_channels_without_a_weight_give_the_constant_of_the_simulation(kind: Kind) -> None:
+    """Four thousand biases of any size: roundings of a constant differ where a sum's would."""
+    random = np.random.default_rng(0)
+    channels, scale = 4000, np.float32(0.01)
+    b = NetworkBuilder()
+    shape: tuple[int, ...] = (1, 3) if kind is Kind.FULLY_CONNECTED else (1, 1, 1, 3)
+    x = b.activation("x", shape, np.dtype(np.int8), quantization(scale, 3))
+    zeros = np.zeros((channels, *shape[1:]), np.int8)
+    w = b.constant("w", zeros, quantization(scale, 0))
+    bias = random.integers(-150_000, 150_000, channels).astype(np.int32)
+    bias[::7] = random.choice([-(1 << 31), (1 << 31) - 1, 1 << 30], len(bias[::7]))
+    biases = b.constant("bias", bias, quantization(scale * scale, 0))
+    y = b.activation("y", (*shape[:-1], channels), np.dtype(np.int8), quantization(0.117, -5))
+    b.emit(kind, [x, w, biases], y)
+    network = b.network([x], [y])
+    samples_ = [np.zeros((1, *shape), np.int8)]
+    near = np.abs(bias.astype(np.int64)) < 1 << 30  # beyond it LiteRT's own sums may wrap
+    wanted = simulate.run(network, samples_)[y].reshape(-1)
+    assert np.array_equal(engine(network, samples_).reshape(-1)[near], wanted[near])
+
+
 def test_a_layer_is_held_pruned_where_that_is_less_work() -> None:
     """Over 40 shapes: small ones gain even with all of their weights."""
 
@@ -129,5 +151,5 @@ def test_a_damaged_program_and_a_wrong_input_are_refused_in_one_line() -> None:
 
 def test_resnet8_and_ds_cnn_fit_the_ram_that_is_promised() -> None:
     network = from_tflite(model_bytes("pretrainedResnet_quant"))
-    assert pack(network).arena_bytes <= 55 * 1024
-    assert pack(from_tflite(model_bytes("kws_ref_model"))).arena_bytes <= 22_800
+    assert pack(network).arena_bytes <= 36 * 1024  # three maps of 16 KB meet at a shortcut; two are held
+    assert pack(from_tflite(model_bytes("kws_ref_model"))).arena_bytes <= 10_000  # one map takes 8,000

@@ -176,6 +176,12 @@ def test_generated_c_brings_only_the_kernels_that_it_uses() -> None:
     assert {"conv_s8.c", "columns_s8.c"} < set(to_c(network, "net", options=Options(hold="dense")))
 
 
+def test_a_name_that_a_kernel_has_is_refused() -> None:
+    for name in ("sparse_conv_s8", "fedtiny_infer", "scale"):
+        with pytest.raises(ExportError, match="Choose another name"):
+            to_c(sample_network("int8")[0], name, options=SPARSE)
+
+
 @pytest.mark.parametrize("name", ["", "2nd", "a-b", "x y"])
 def test_a_name_that_c_does_not_allow_is_refused(name: str) -> None:
     with pytest.raises(ExportError, match="cannot name C functions"):

@@ -18,9 +18,12 @@ from fedtiny_export.errors import DamagedModel
 from fedtiny_export.infer import simulate
 from fedtiny_export.infer.network import Array, Kind, Network
 from fedtiny_export.infer.onnx_in import from_onnx
+from fedtiny_export.infer.quantize import as_float, quantize, quantized_samples
+from fedtiny_export.infer.runtimes import in_engine
 from fedtiny_export.infer.tflite_out import to_tflite
+from fedtiny_export.infer.torch_in import from_torch
 from tests.infer.litert import litert_outputs
-from tests.infer.modules import ZOO, make_module
+from tests.infer.modules import ZOO, Branches, make_module
 from tests.infer.onnx_models import channels_last, model, one_node, onnxruntime_outputs
 
 DAMAGED = 300
@@ -73,6 +76,22 @@ def test_the_newer_exporter_of_torch_gives_the_same_network(tmp_path: Path) -> N
         logits = module(x).numpy()
     ours = simulate.run(network, _samples(network, x))[network.outputs[0]].reshape(2, -1)
     np.testing.assert_allclose(ours, logits, atol=1e-5 * max(1, np.abs(logits).max()), rtol=1e-4)
+
+
+def test_a_module_that_is_not_trained_here_becomes_a_network() -> None:
+    module = Branches().eval()
+    network = from_torch(module, (3, 9, 8))
+    assert Kind.CONCAT in {op.kind for op in network.operators}
+    assert Kind.TRANSPOSE not in {op.kind for op in network.operators}
+    x = torch.randn((40, 3, 9, 8), generator=torch.Generator().manual_seed(1))
+    small = quantize(network, _samples(network, x))
+    q = quantized_samples(small, _samples(network, x))
+    ours = simulate.run(small, q)[small.outputs[0]]
+    np.testing.assert_array_equal(in_engine(small, q)[small.outputs[0]], ours)
+    np.testing.assert_array_equal(litert_outputs(small, q), ours)
+    with torch.no_grad():
+        error = np.abs(as_float(small.tensors[small.outputs[0]], ours)[:, 0] - module(x).numpy()).max()
+    assert error < 0.02  # of probabilities: five steps of 1/256
 
 
 @pytest.mark.parametrize("unsigned", [False, True], ids=["int8", "uint8"])

@@ -9,10 +9,14 @@ from enum import IntEnum
 import numpy as np
 import pytest
 
+from fedtiny.boards import load_board
+from fedtiny.emulation import missing_packages
+from fedtiny.infer_boards import run_on_board
 from fedtiny_export.errors import DamagedModel, ExportError, UnsupportedModel
 from fedtiny_export.infer import simulate, tflite_schema
 from fedtiny_export.infer.building import NetworkBuilder
 from fedtiny_export.infer.network import Kind, Network
+from fedtiny_export.infer.pack import pack
 from fedtiny_export.infer.runtimes import in_engine
 from fedtiny_export.infer.tflite_in import from_tflite
 from fedtiny_export.infer.tflite_out import to_tflite
@@ -34,6 +38,17 @@ def test_int8_models_of_mlperf_tiny_have_the_bits_of_litert(name: str) -> None:
     few = [x[0][:SOME]]
     np.testing.assert_array_equal(simulate.run(network, few)[network.outputs[0]], theirs[:SOME])
     np.testing.assert_array_equal(litert_outputs(network, few), theirs[:SOME])  # the file that we write
+
+
+@pytest.mark.parametrize("name", INT8)
+def test_int8_models_of_mlperf_tiny_have_these_bits_on_a_cortex_m4(name: str) -> None:
+    board = load_board("qemu-mps2-an386")
+    if missing_packages(board):
+        pytest.skip("the compiler or the emulator of a Cortex-M is not installed: make tools")
+    network = from_tflite(model_bytes(name))
+    x = random_samples(network, 4)
+    done = run_on_board(pack(network), x, board).outputs[network.outputs[0]]
+    np.testing.assert_array_equal(done, litert_outputs(model_bytes(name), x))
 
 
 @pytest.mark.parametrize("name", FLOAT)

@@ -43,8 +43,9 @@ _HEADER_TEXT = """\
  *     {name}_run(arena);
  *     ... read {name}_output(arena) ...
  *
- * A run may overwrite its input. Constants take {constants:,} bytes of flash, code beside. With GCC for RISC-V
- * -fno-schedule-insns keeps sums in registers. */
+ * A run may overwrite its input. Constants take {constants:,} bytes of flash, code beside. Compile with
+ * -ffp-contract=off: float32 then has the same bits on every target. With GCC for RISC-V -fno-schedule-insns keeps sums
+ * in registers. */
 #ifndef {guard}_H
 #define {guard}_H
 
@@ -107,7 +108,10 @@ def to_c(network: Network | Program, name: str, *, variant: str = "", options: O
     }
     source = _SOURCE_TEXT.format(name=name, header=HEADER, constants=constants.text(), ops=ops)
     files = {f"{name}.h": _HEADER_TEXT.format(**fields), f"{name}.c": source}
-    return {**files, **_kernels({step.code for step in program.steps}, variant)}
+    kernels = _kernels({step.code for step in program.steps}, variant)
+    if taken := sorted({path.rpartition(".")[0] for path in files} & {path.rpartition(".")[0] for path in kernels}):
+        raise ExportError(f"{taken[0]!r} is the name of a file of the engine's own. Choose another name.")
+    return {**files, **kernels}
 
 
 def _ports(program: Program, name: str) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -144,7 +143,7 @@ class Lowering:
         total = np.zeros(channels, np.int64) if bias is None else bias.astype(np.int64)
         flat = np.abs(np.moveaxis(self._weight(w), -1 if op.kind == Kind.DEPTHWISE_CONV2D else 0, 0).astype(np.int64))
         sums = flat.reshape(channels, -1).sum(axis=1)
-        _fix_dead(total, sums, members, numbers)
+        _fix_dead(op.kind, total, sums, members, numbers)
         if np.any(np.abs(total) + 255 * sums >= 1 << 30):
             raise _Refused("sums of 2^30 or more; calibrate the quantisation on real samples")
         if np.any(total):
@@ -396,14 +395,15 @@ class Lowering:
                        shift=np.array([shift], np.int8), numbers=numbers)  # fmt: skip
 
 
-def _fix_dead(bias: Array, sums: Array, members: dict[str, object], numbers: dict[str, int]) -> None:
+def _fix_dead(kind: Kind, bias: Array, sums: Array, members: dict[str, object], numbers: dict[str, int]) -> None:
     """Channels without a live weight give a constant. Their biases may be as large as 32 bits allow: they become small
     ones with a multiplier of a quarter."""
     multiplier, shift = members["multiplier"], members["shift"]
     assert isinstance(multiplier, np.ndarray)
     assert isinstance(shift, np.ndarray)
+    rescale = fixed.scaled_once if kind is Kind.FULLY_CONNECTED else fixed.scaled
     for c in np.flatnonzero(sums == 0):
-        stored = int(fixed.scaled(bias[c], int(multiplier[c]), int(shift[c]))) + numbers["y_zero"]
+        stored = int(rescale(bias[c], int(multiplier[c]), int(shift[c]))) + numbers["y_zero"]
         bias[c] = 4 * (min(max(stored, numbers["low"]), numbers["high"]) - numbers["y_zero"])
         multiplier[c], shift[c] = 1 << 30, -1
 
@@ -416,25 +416,3 @@ def _q(tensor: Tensor) -> Quantization:
     if tensor.quantization is None:
         raise _Refused(f"tensor '{tensor.name}' is int8 and has no scale")
     return tensor.quantization
-
-
-def fold_pads(network: Network) -> Network:
-    """PADs of rows and columns that only a convolution reads become its padding: the same products, one map less."""
-    made = {op.outputs[0]: index for index, op in enumerate(network.operators)}
-    uses = [i for op in network.operators for i in op.inputs] + list(network.outputs)
-    operators: dict[int, Operator] = dict(enumerate(network.operators))
-    for index, op in enumerate(network.operators):
-        pad_index = made.get(op.inputs[0])
-        if op.kind not in (Kind.CONV2D, Kind.DEPTHWISE_CONV2D) or pad_index is None:
-            continue
-        pad = operators[pad_index]
-        spatial = len(pad.pads) == 4 and pad.pads[0] == (0, 0) == pad.pads[3]
-        if pad.kind != Kind.PAD or not spatial or uses.count(op.inputs[0]) != 1 or pad.activation != Activation.NONE:
-            continue
-        (above, below), (before, after) = pad.pads[1:3]
-        top, left, bottom, right = op.padding
-        grown = (top + above, left + before, bottom + below, right + after)
-        if max(grown) <= 255:
-            operators[index] = replace(op, inputs=(pad.inputs[0], *op.inputs[1:]), padding=grown)
-            del operators[pad_index]
-    return replace(network, operators=tuple(operators.values()))

@@ -1,29 +1,36 @@
-"""How far the result of a step may lie over its input: kernels read and write from the first row to the last."""
+"""How far the result of a step may lie over its input: kernels read and write from the first pixel to the last."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from fedtiny_export.infer.program import Code, Step
 
-_BY_ROWS = {
+_SAMPLE_BYTES = {
     Code.CONV_S8: 1, Code.DEPTHWISE_S8: 1, Code.AVERAGE_POOL_S8: 1, Code.MAX_POOL_S8: 1, Code.SPARSE_CONV_S8: 1,
     Code.CONV_F32: 4, Code.DEPTHWISE_F32: 4, Code.AVERAGE_POOL_F32: 4, Code.MAX_POOL_F32: 4,
 }  # fmt: skip
-"""Kernels over maps, and bytes of a sample."""
+"""Kernels over maps."""
 
 
-def row_lead(step: Step) -> int | None:
+def lead(step: Step) -> int | None:
     """Bytes by which y has to begin before x, so that what is written has been read; None where y may not touch x.
 
-    While a row of y is written its own rows of x are read, and none before them. A pruned convolution has read all of a
-    band's input when it writes the band.
+    While a pixel of y is written its own window is read. A dense int8 convolution has copied the windows of two pixels
+    before it writes them, a pruned one all of a band's input before it writes the band.
     """
-    size = _BY_ROWS.get(step.code)
+    size = _SAMPLE_BYTES.get(step.code)
     if size is None:
         return None
     n = step.numbers
-    x_row, y_row = (size * n[w] * n[c] for w, c in (("xw", "xc"), ("yw", "yc")))
-    height, stride, top = n["yh"], n["sh"], n.get("top", 0)
-    if step.code is Code.SPARSE_CONV_S8:
-        written = range(2 * n["a"], height, 2 * n["a"])
-        return max((0, *(row * y_row - max(0, row * stride - top) * x_row for row in written)))
-    return max(0, *((row + 1) * y_row - max(0, row * stride - top) * x_row for row in range(height)))
+    rows, cols = np.divmod(np.arange(n["yh"] * n["yw"]), n["yw"])
+    top = np.maximum(0, rows * n["sh"] - n.get("top", 0))
+    left = np.maximum(0, cols * n["sw"] - n.get("left", 0))
+    begins = (top * n["xw"] + left) * n["xc"] * size  # of each pixel's window
+    still_read = np.minimum.accumulate(begins[::-1])[::-1]  # by this pixel and all after it
+    written = (np.arange(len(rows)) + 1) * n["yc"] * size
+    together = {Code.CONV_S8: 2, Code.SPARSE_CONV_S8: 2 * n.get("a", 0) * n["yw"]}.get(step.code)
+    if together is None:
+        return max(0, int((written - still_read).max()))
+    ends = np.arange(together, len(rows), together)  # the first pixels of all batches but the first
+    return max(0, int((written[ends - 1] - still_read[ends]).max(initial=0)))

@@ -10,9 +10,9 @@ import numpy as np
 
 from fedtiny_export.infer.arena import Life, place
 from fedtiny_export.infer.building import sound
-from fedtiny_export.infer.lower import Lowering, fold_pads
+from fedtiny_export.infer.lower import Lowering
 from fedtiny_export.infer.network import Array, Network
-from fedtiny_export.infer.overlap import row_lead
+from fedtiny_export.infer.overlap import lead
 from fedtiny_export.infer.program import Place, Program, Step
 from fedtiny_export.infer.sparse import Options
 
@@ -24,8 +24,7 @@ _WORDS = ("x_zero", "x2_zero", "y_zero", "low", "high", "a", "b")
 
 def pack(network: Network, options: Options | None = None) -> Program:
     """Raises UnsupportedModel, which names everything that is wrong with the network, or that the engine lacks."""
-    folded = fold_pads(sound(network))
-    lowering = Lowering(folded, options or Options())
+    lowering = Lowering(sound(network), options or Options())
     lowering.run()
     lives = _lives(lowering)
     offsets, arena_bytes = place(lives, _leads(lowering, lives))
@@ -33,7 +32,7 @@ def pack(network: Network, options: Options | None = None) -> Program:
     work = iter(offsets[buffers:])
     work_at = tuple(next(work) if step.work else 0 for step in lowering.steps)
     program = Program(
-        network=folded,
+        network=network,
         steps=tuple(lowering.steps),
         offsets=tuple(offsets[:buffers]),
         work_at=work_at,
@@ -64,9 +63,9 @@ def _leads(lowering: Lowering, lives: list[Life]) -> dict[tuple[int, int], int]:
     found = {}
     for index, step in enumerate(lowering.steps):
         last = step.x >= 0 and step.x != step.y and lives[step.x].last == index == lives[step.y].first
-        lead = row_lead(step) if last else None
-        if lead is not None:
-            found[step.y, step.x] = min(lead, lives[step.y].size)
+        least = lead(step) if last else None
+        if least is not None:
+            found[step.y, step.x] = min(least, lives[step.y].size)
     return found
 
 

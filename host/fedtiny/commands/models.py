@@ -12,6 +12,7 @@ from fedtiny.commands import WRONG, AsJson, command, print_json, say
 from fedtiny_export.errors import ConfigError
 
 DIFFERS = 1  # exit code
+EMULATED = "qemu-mps2-an386"  # a Cortex-M4
 
 
 class Purpose(StrEnum):
@@ -118,8 +119,13 @@ def verify(
     samples: Samples = None,
     count: Annotated[int, typer.Option(min=1, help="Samples at most.")] = 500,
     board: Annotated[
-        str, typer.Option(metavar="BOARD | none", help="The board whose emulator runs the C engine.")
-    ] = "qemu-mps2-an386",
+        str | None,
+        typer.Option(
+            metavar="BOARD | none",
+            help="The board whose emulator runs the C engine.",
+            show_default="qemu-mps2-an386, where its tools are there",
+        ),
+    ] = None,
     int8: Annotated[bool, typer.Option("--int8/--float", help="Of a float model: its int8 form too.")] = True,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -135,11 +141,16 @@ def verify(
 
     source = open_source(model, samples=samples, data_dir=data_dir)
     inputs, labels = source.test(count)
-    emulated = None if board == "none" else load_board(board, None)
+    emulated = None if board == "none" else load_board(board or EMULATED, None)
     if emulated is not None and emulated.emulator is None:
         raise ConfigError(f"{board} has no emulator. fedtiny boards says which have; or leave it out: --board none.")
     found = compare(
-        source.loaded, inputs, labels=labels, calibration=source.calibration() if int8 else None, board=emulated
+        source.loaded,
+        inputs,
+        labels=labels,
+        calibration=source.calibration() if int8 else None,
+        board=emulated,
+        needed=board is not None,
     )
     if as_json:
         print_json(found.as_json())

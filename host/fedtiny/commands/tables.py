@@ -94,7 +94,7 @@ def print_verification(found: dict[str, Any]) -> None:
             missing.append(f"{row['precision']} {name} was not run: {row['missing']}")
             continue
         if "parts_at" in row:
-            parting.append(f"{row['precision']} {name} first differs from the definition at {row['parts_at']}")
+            parting.append(f"{row['precision']} {name} first differs from the definition at {_short(row['parts_at'])}")
         if head != (head := f"{row['precision']} vs {row['against']}"):
             table.add_row(f"[bold]{head}[/]")
         equal = row["precision"] == "int8" and row.get("bits")
@@ -116,6 +116,11 @@ def print_verification(found: dict[str, Any]) -> None:
     console.print("[green]every runtime computes the model[/]" if found["good"] else "[red]runtimes differ[/]")
 
 
+def _short(operator: str) -> str:
+    """An operator's name; of those that TensorFlow strings together for fused ones, the first."""
+    return operator.partition(";")[0]
+
+
 def print_plans(rows: Sequence[dict[str, Any]]) -> None:
     """What a model takes of a board."""
     table = _columns("work", "flash", "RAM", "of bank", "instructions", "ms", "energy", "")
@@ -127,7 +132,7 @@ def print_plans(rows: Sequence[dict[str, Any]]) -> None:
         ((bank, used),) = row["ram"].items()
         table.add_row(
             row["work"],
-            f"{row['model_flash_bytes']:,}" if row["model_flash_bytes"] else "-",
+            f"{row['model_flash_bytes'] + row['code_flash_bytes']:,}" if row["model_flash_bytes"] else "-",
             f"{used:,}",
             f"{row['banks'][bank]:,} {bank}",
             f"{row['instructions']:,}",

@@ -61,8 +61,8 @@ _U32 = 0xFFFFFFFF
 
 class SimulatedFleet:
     """`names` in the order that aggregation uses. `threads`: nodes that work at the same time; default: one per core.
-    On a GPU the default is one. `stacked`: local training of all nodes is one torch program, over every core; the same
-    within float tolerance."""
+    On a GPU the default is one. `stacked`: the nodes that a thread trains are one torch program; the same within float
+    tolerance."""
 
     name = "simulated"
 
@@ -79,7 +79,8 @@ class SimulatedFleet:
         self._ram_bytes, self._banks, self._stacked = ram_bytes, banks, stacked
         self._nodes = {name: _Node(torch.device(device)) for name in names}
         workers = threads or (os.cpu_count() or 1 if device == "cpu" else 1)
-        self._pool = ThreadPoolExecutor(min(workers, max(1, len(names))), thread_name_prefix="node")
+        self._stacks = min(workers, max(1, len(names)))
+        self._pool = ThreadPoolExecutor(self._stacks, thread_name_prefix="node")
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -108,14 +109,15 @@ class SimulatedFleet:
                 key = repr(task) if self._nodes[name].stacks(task) else name
                 groups.setdefault(key, []).append(name)
         trained: dict[str, tuple[Reply, ...] | NodeFailure] = {}
-        for names in groups.values():
-            for start in range(0, len(names), MOST):
-                some = names[start : start + MOST]
-                task = _training(orders[some[0]])
-                if len(some) == 1:
-                    trained[some[0]] = self._nodes[some[0]].do_all([task])
-                else:
-                    trained |= train_stack({name: self._nodes[name] for name in some}, task)
+        with single_thread():  # a stack a core: torch's own threads would wait for each other at every small operation
+            work = []
+            for names in groups.values():
+                most = min(MOST, -(-len(names) // self._stacks))
+                for start in range(0, len(names), most):
+                    some = {name: self._nodes[name] for name in names[start : start + most]}
+                    work.append(self._pool.submit(train_stack, some, _training(orders[names[0]])))
+            for future in work:
+                trained |= future.result()
         after = dict(self._apart({name: orders[name][len(_upto(orders[name])) + 1 :] for name in trained}))
         for name, reply in trained.items():
             first, last = before[name], after[name]
@@ -439,7 +441,9 @@ class _Node:
 
 
 def train_stack(nodes: Mapping[str, _Node], task: Train) -> dict[str, tuple[Reply, ...] | NodeFailure]:
-    """What each of some nodes answers to the same training, done at once."""
+    """What each of some nodes answers to the same training, done at once; one node alone does it as ever."""
+    if len(nodes) == 1:
+        return {name: node.do_all([task]) for name, node in nodes.items()}
     shares = [node.share for node in nodes.values()]
     try:
         with ExitStack() as timed:

@@ -29,9 +29,10 @@ class FedRts(Method):
     (1 - gamma) to gamma; then a += lam X, b += lam (1 - X), and each layer keeps those with the largest draw from their
     beliefs (TSAdj). kappa = alpha_adj / 2 (1 + cos(pi t / R_stop)) n_l. Beliefs last from one adjustment to the next.
 
-    Nodes upload which pruned weights have the largest gradients, not how large. Deviations: for pruned weights "as the
-    average shows it" is therefore the kappa with the most votes, and beliefs begin at Beta(1, 1). Every row of a
-    classifier pruned by rows keeps its number.
+    Nodes upload which pruned weights have the largest gradients, not how large (over a wire the firmware's answer has
+    both, and what links carry shows that). Deviations: for pruned weights "as the average shows it" is therefore the
+    kappa with the most votes, and beliefs begin at Beta(1, 1). Every row of a classifier pruned by rows keeps its
+    number.
     """
 
     density: float

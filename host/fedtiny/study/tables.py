@@ -62,9 +62,16 @@ class Group:
         seeds = sorted(a.keys() & b.keys())
         return paired([a[s]["accuracy"] for s in seeds], [b[s]["accuracy"] for s in seeds]) if seeds else None
 
+    def _cost(self, row: Row, key: str) -> float | None:
+        """Of one cell. A share of dense is one of the largest model's: a narrower net's own would say nothing."""
+        if key != "flops_share":
+            return cost_of(row, key)
+        dense = max(other.get("flops_dense_total", 0.0) for other in self.rows if other["seed"] == row["seed"])
+        return words.number(row["flops_total"] / dense) if dense else None
+
     def cost(self, method: str, density: float, key: str) -> float | None:
         """Mean over seeds; None where a cell does not tell."""
-        found = [cost_of(row, key) for row in self.of(method, density).values()]
+        found = [self._cost(row, key) for row in self.of(method, density).values()]
         known = [value for value in found if value is not None]
         return sum(known) / len(known) if known and len(known) == len(found) else None
 
@@ -72,8 +79,6 @@ class Group:
 def cost_of(row: Row, key: str) -> float | None:
     if key == "bytes":
         return float(row["down"] + row["up"])
-    if key == "flops_share":
-        return words.number(row["flops_total"] / row["flops_dense_total"]) if row.get("flops_dense_total") else None
     return words.number(row.get(key))
 
 
