@@ -399,6 +399,11 @@ class Experiment:
         why = method.why_not(kind)
         if why is not None:
             raise ConfigError(f"{method.name} cannot run on a fleet of kind {kind}, because {why}.")
+        if config.train.rounds < method.rounds_min:
+            raise ConfigError(
+                f"{method.name} changes masks until round {method.rounds_min - 1} and has to train once more, and "
+                f"train.rounds is {config.train.rounds}. Set pruning.stop_round below it."
+            )
         if config.train.augment != "none" and kind != "simulated":
             raise ConfigError(
                 f"train.augment = {config.train.augment!r}: only simulated nodes vary their samples. Set "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 
 import numpy as np
@@ -485,6 +485,37 @@ def test_an_unknown_method_is_answered_with_the_near_one():
         make_method("sinflow", {})
     with pytest.raises(ConfigError, match=r"no option 'temprature'. Did you mean temperature"):
         make_method("grasp", {"density": 0.1}, {"temprature": 1.0})
+
+
+@pytest.mark.parametrize("score", [gradients, partial(hessian_gradient, temperature=200.0)])
+def test_a_ranking_does_not_depend_on_the_number_of_cores(score):
+    found, before = [], torch.get_num_threads()
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        found.append(score(model(), public()))
+    torch.set_num_threads(before)
+    for layer, one in found[0].items():
+        assert all(np.array_equal(one, other[layer]) for other in found[1:])
+
+
+def test_what_is_rewound_in_the_last_round_would_never_be_trained_and_is_refused():
+    with pytest.raises(ConfigError, match=r"lotteryfl changes masks until round 4 and has to train once more"):
+        experiment(**{"pruning.method": "lotteryfl", "train.rounds": 4, "pruning.stop_round": 4})
+    experiment(**{"pruning.method": "lotteryfl", "train.rounds": 5, "pruning.stop_round": 4}).close()
+
+
+def test_feddst_leaves_every_class_half_of_its_minimum():
+    graph = model().graph
+    method = make_method("feddst", {"density": 0.03, "delta_rounds": 1, "stop_round": 3})
+    layer, count = next(iter(allocate(graph, 0.03).rows.items()))
+    masks = {layer: method.start(model(), seed=0).masks[layer]}
+    weights = np.where(masks[layer], 1.0, 0.0).astype(np.float32)
+    weights[0] *= 1e-6  # the server would rather have any other row's
+    answer = Answer(samples=8, weights={layer: weights}, gradients={}, masks={layer: np.ones_like(masks[layer])})
+    request = replace(method.request(graph, masks, round_number=1, adjustments=0), k={layer: 1})
+    change = method.adjust(graph, masks, request, seen({layer: weights}, answers=[answer]))
+    assert change.masks[layer][0].sum() >= -(-count // 2)
+    assert change.masks[layer].sum() == masks[layer].sum()
 
 
 def test_a_method_that_ranks_on_public_samples_says_so_where_there_are_none():

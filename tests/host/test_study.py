@@ -224,6 +224,14 @@ def test_a_cell_that_fails_is_told_and_tried_again(tmp_path: Path) -> None:
         write_study_report(study, tmp_path / "out")
 
 
+def test_a_bug_in_a_users_method_costs_its_own_cells_alone(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN.replace("        masks = {}\n", "        masks = {}[0]\n"))
+    study = study_of(tmp_path, f'methods = ["{tmp_path}/own.py:EveryOther", "magnitude"]\n' + SMALL)
+    heard = []
+    assert run_study(study, tmp_path / "out", workers=1, heard=heard.append) == (1, 1)
+    assert "KeyError: 0" in {each.outcome.get("failed") for each in heard}
+
+
 def test_a_killed_study_goes_on_without_repeating_a_finished_cell(tmp_path: Path) -> None:
     study = study_of(tmp_path, 'methods = ["magnitude"]\nseeds = [0, 1, 2, 3]\n' + SMALL)
     out = tmp_path / "out"

@@ -44,7 +44,7 @@ def run(
 ) -> None:
     """Run the cells of a study that have not finished. It may be stopped at any time and started again.
 
-    [bold]fedtiny study docs/study/methods.toml[/] · [bold]fedtiny study report docs/study/methods.toml[/]
+    [bold]fedtiny study docs/studies/methods.toml[/] · [bold]fedtiny study report docs/studies/methods.toml[/]
     """
     from fedtiny.study.plan import read_study
     from fedtiny.study.runner import open_cells, run_study
@@ -74,7 +74,7 @@ def run(
 def report(file: File, out: Out = None, as_json: AsJson = False) -> None:
     """Write tables (Markdown, CSV, LaTeX) and plots of the cells that have finished.
 
-    [bold]fedtiny study report docs/study/methods.toml[/]
+    [bold]fedtiny study report docs/studies/methods.toml[/]
     """
     from fedtiny.study.plan import read_study
     from fedtiny.study.report import write_study_report

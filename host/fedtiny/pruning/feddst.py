@@ -10,7 +10,7 @@ from fedtiny.pruning.density import Rule, allocate
 from fedtiny.pruning.method import Answer, Change, Method, Public, Request, Seen, Start
 from fedtiny.pruning.pool import Masks
 from fedtiny.pruning.progressive import exchange, exchanged
-from fedtiny.pruning.ranking import keep_layer, random_masks
+from fedtiny.pruning.ranking import keep_layer, keep_rows, random_masks
 from fedtiny_export.graph import Bits, Graph
 from fedtiny_export.model import Model
 
@@ -24,7 +24,8 @@ class FedDst(Method):
     Deviations: the rule of density is that of all methods here (the paper's is `pruning.rule = "erk"`). The server
     computes a node's exchange from the weights and top-K gradients that it uploads and sends the mask back, so that
     any node can do it; the bytes are those that this takes, two more messages than in the paper. The share exchanged
-    is FedTiny's cosine, the same for all methods here.
+    is FedTiny's cosine, the same for all methods here. An adjusting round's epochs are split between the two masks; of
+    one epoch each gets a whole one, and the costs count both.
     """
 
     density: float
@@ -61,10 +62,13 @@ class FedDst(Method):
 
     def adjust(self, graph: Graph, masks: Masks, request: Request, seen: Seen) -> Change:
         changed: dict[int, Bits] = {}
+        floors = self._floors(graph)
         for layer in request.k:
             mask = masks[layer]
             union = np.logical_or.reduce([answer.masks[layer] for answer in seen.answers])
             scores = np.where(union, np.abs(seen.weights[layer]), -1.0)
+            if layer in floors:
+                scores = np.where(keep_rows(scores, floors[layer]) & union, np.inf, scores)
             changed[layer] = keep_layer(scores, int(mask.sum()))
         moved = sum(int((changed[layer] & ~masks[layer]).sum()) for layer in changed)
         return Change(masks=changed, pruned=moved, grown=moved)

@@ -29,6 +29,10 @@ class LotteryFl(Method):
     stop_round: int = 100
     name: str = "lotteryfl"
 
+    @property
+    def rounds_min(self) -> int:
+        return self._last + 1  # what is rewound has to be trained again
+
     def start(self, model: Model, *, seed: int, public: Public | None = None) -> Start:
         memory = {model.graph.params[index].name: model.arrays[model.graph.params[index].name].copy()
                   for index in model.graph.trained}  # fmt: skip

@@ -148,6 +148,11 @@ class Method:
     density: float
     """Target: share of all convolution and linear weights."""
 
+    @property
+    def rounds_min(self) -> int:
+        """Rounds that a run needs for the method to come to its end."""
+        return 1
+
     def start(self, model: Model, *, seed: int, public: Public | None = None) -> Start:
         """Masks for the pre-trained model. Raises ConfigError where the density cannot be had."""
         raise NotImplementedError

@@ -30,7 +30,8 @@ class PruneFl(Method):
     of every pruned weight, which is what the method costs.
 
     Deviations: the density is fixed, where the paper also chooses it; every layer keeps half of what the rule gives it,
-    for at densities of a few percent g^2 / t leaves some a weight or two and the net with them at chance; a live
+    for at densities of a few percent g^2 / t leaves some a weight or two and the net with them at chance (the best of
+    four ways on one seed of Fashion-MNIST at 0.02: 70.0 % where the bare ranking came to 63.6 and less); a live
     weight's gradient is taken from what the node moved it in the round; g is averaged over `score_batches` before it
     is squared; the steps of the first decision share the gradient of one probe, at the pre-trained weights; dense
     layers are not ranked.

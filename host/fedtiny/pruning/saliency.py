@@ -30,18 +30,24 @@ def gradients(model: Model, public: Public) -> dict[int, F64]:
     """Gradient of the mean loss over all public samples at once, by layer number; norms use that batch's statistics."""
     import torch
 
-    weights, loss = _loss(model, public, temperature=1.0)
-    return _by_layer(torch.autograd.grad(loss, weights))
+    from fedtiny_export.reference import single_thread
+
+    with single_thread():  # the order of additions, and so the ranking, is the same on any number of cores
+        weights, loss = _loss(model, public, temperature=1.0)
+        return _by_layer(torch.autograd.grad(loss, weights))
 
 
 def hessian_gradient(model: Model, public: Public, *, temperature: float) -> dict[int, F64]:
     """H g by layer number, of the loss of logits / temperature: g the gradient, H the Hessian over all layers."""
     import torch
 
-    weights, loss = _loss(model, public, temperature=temperature)
-    first = torch.autograd.grad(loss, weights, create_graph=True)
-    product = sum((g * g.detach()).sum() for g in first)
-    return _by_layer(torch.autograd.grad(product, weights))  # type: ignore[arg-type]
+    from fedtiny_export.reference import single_thread
+
+    with single_thread():
+        weights, loss = _loss(model, public, temperature=temperature)
+        first = torch.autograd.grad(loss, weights, create_graph=True)
+        product = sum((g * g.detach()).sum() for g in first)
+        return _by_layer(torch.autograd.grad(product, weights))  # type: ignore[arg-type]
 
 
 def path_scores(model: Model) -> dict[int, F64]:
@@ -93,13 +99,12 @@ def linearised(model: Model) -> Model:
 def _loss(model: Model, public: Public, *, temperature: float) -> tuple[list[Tensor], Tensor]:
     import torch
 
-    from fedtiny_export.reference import GraphModule, sample_losses, single_thread
+    from fedtiny_export.reference import GraphModule, sample_losses
 
-    with single_thread():
-        module = GraphModule(model.graph, model.arrays).train()
-        weights = [module.param(name) for name in model.graph.layer_names]
-        x, y = torch.from_numpy(np.array(public.x, np.float32)), torch.from_numpy(public.y.astype(np.int64))
-        return weights, sample_losses(public.loss, module(x) / temperature, x, y)[0].mean()
+    module = GraphModule(model.graph, model.arrays).train()
+    weights = [module.param(name) for name in model.graph.layer_names]
+    x, y = torch.from_numpy(np.array(public.x, np.float32)), torch.from_numpy(public.y.astype(np.int64))
+    return weights, sample_losses(public.loss, module(x) / temperature, x, y)[0].mean()
 
 
 def _by_layer(tensors: list[Tensor] | tuple[Tensor, ...]) -> dict[int, F64]:

@@ -113,6 +113,8 @@ def run_cell(settings: dict[str, Any]) -> dict[str, Any]:
             }
     except FedtinyError as error:
         return {"failed": str(error)}
+    except Exception as error:  # a method of the user's own, or no memory: one cell's trouble, not the study's
+        return {"failed": f"{type(error).__name__}: {error}"}
 
 
 def _settings(cell: Cell) -> dict[str, Any]:
