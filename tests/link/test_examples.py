@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +25,13 @@ from fedtiny.link.objects import Payload
 from fedtiny.link.session import Identity
 from fedtiny.models import build as build_net
 from fedtiny_export.blob import write_blob
-from fedtiny_export.core import MODES
+from fedtiny_export.core import MODES, CoreNode
 from fedtiny_export.errors import ConfigError
 from fedtiny_export.torch_in import from_torch
 
 from ..firmware.boards import need
 from .c_build import needs_gcc
-from .lesson import KEY, run, write_record
+from .lesson import KEY, Lesson, assert_same_bits, run, write_record
 
 FIRMWARE = root() / "firmware"
 STM32 = "qemu-netduinoplus2"
@@ -82,12 +82,12 @@ def link(request: pytest.FixtureRequest, example: Example, tmp_path_factory: pyt
         board = need(load_board(STM32))
         image = build_node(board, folder / "node.elf", app=example.app, flags=["-Werror"])
         return "process:" + shlex.join(node_command(board, image, record))
-    return "process:" + shlex.join([str(on_this_computer(example, folder / "node")), str(record)])
+    return "process:" + shlex.join([str(on_this_computer(example.app, folder / "node")), str(record)])
 
 
-def on_this_computer(example: Example, out: Path) -> Path:
+def on_this_computer(app: Path, out: Path) -> Path:
     port = [FIRMWARE / name for name in (*SHARED, *(f"port/posix/{name}.c" for name in ("board", "port", "storage")))]
-    sources = [*core_sources(), *wire_sources(), *capture_sources(), *sorted(example.app.glob("*.c"))]
+    sources = [*core_sources(), *wire_sources(), *capture_sources(), *sorted(app.glob("*.c"))]
     sources += [path for path in port if path.name != "receive.c"]
     flags = ["-std=c99", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", *wire_flags()]
     flags += [f"-I{FIRMWARE / folder}" for folder in ("include", "port", "src")]
@@ -145,6 +145,34 @@ def test_a_node_trains_on_what_it_captures_and_its_loss_falls(example: Example, 
             assert not example.outlives or (samples_now >= example.samples and dev_samples_now == example.dev_samples)
             assert host.hello is not None
             assert host.hello.boot_counter == 2
+
+    run(work())
+
+
+@needs_gcc
+def test_an_application_that_infers_at_each_turn_costs_the_host_no_task(tmp_path: Path) -> None:
+    """Neither what an INSTALL brings nor what a TRAIN gives is touched, and between tasks it does infer."""
+    node, record = on_this_computer(Path(__file__).parent / "infers", tmp_path / "node"), tmp_path / "n1.record"
+    inferred, lesson = record.with_name("n1.record.inferred"), Lesson(epochs=1)
+    start = CoreNode(lesson.blob, lesson.config).values()
+    install = Job(TaskKind.INSTALL, objects=(Payload(ObjectKind.VALUES, bytes(4) + start.tobytes()),))
+    put, load, train = lesson.jobs()
+    load = replace(load, parameters=(*load.parameters[:4], MODES["train"] | MODES["infer"], *load.parameters[5:]))
+    write_record(record, "n1")
+
+    async def work() -> None:
+        async with Connection(open_link(f"process:{node} {record}"), Identity("n1", key=KEY)) as host:
+            for job in (put, load):
+                await asked(host, job)
+            for _ in range(3):
+                before = inferred.stat().st_size if inferred.exists() else 0
+                await asked(host, install)
+                answer = await asked(host, train)
+                values, moments = (np.frombuffer(payload.data[4:], "<f4") for payload in answer.objects)
+                assert_same_bits((values, moments), lesson)
+                await asked(host, Job(TaskKind.REPORT))
+                await asyncio.sleep(0.1)
+                assert inferred.stat().st_size > before
 
     run(work())
 

@@ -48,9 +48,10 @@ __attribute__((weak)) const ft_data *app_start(const char *name)
     return NULL;
 }
 
-__attribute__((weak)) uint32_t app_turn(ft_node *node)
+__attribute__((weak)) uint32_t app_turn(ft_node *node, bool idle)
 {
     (void)node;
+    (void)idle;
     return FT_WIRE_FOREVER;
 }
 
@@ -85,7 +86,7 @@ int main(int argc, char **argv)
             uint8_t turn[TURN];
             uint32_t count = board_receive(turn, sizeof turn);
             ft_wire_feed(&wire, turn, count);
-            uint32_t wait_ms = ft_wire_poll(&wire), turn_ms = app_turn(ft_service_node(&service));
+            uint32_t wait_ms = ft_wire_poll(&wire), turn_ms = app_turn(ft_service_node(&service), !ft_wire_holds(&wire));
             if (!ft_wire_sending(&wire))
                 board_sleep(wait_ms < turn_ms ? wait_ms : turn_ms);
         }
