@@ -85,12 +85,17 @@ def link(request: pytest.FixtureRequest, example: Example, tmp_path_factory: pyt
     return "process:" + shlex.join([str(on_this_computer(example.app, folder / "node")), str(record)])
 
 
-def on_this_computer(app: Path, out: Path) -> Path:
+def on_this_computer(app: Path, out: Path, *others: Path) -> Path:
+    """`others`: in place of the sources of the same names, with what these include."""
     port = [FIRMWARE / name for name in (*SHARED, *(f"port/posix/{name}.c" for name in ("board", "port", "storage")))]
     sources = [*core_sources(), *wire_sources(), *capture_sources(), *sorted(app.glob("*.c"))]
     sources += [path for path in port if path.name != "receive.c"]
+    names = {path.name for path in others}
+    folders = {path.parent for path in sources if path.name in names} | {app}
+    sources = [path for path in sources if path.name not in names] + list(others)
     flags = ["-std=c99", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", *wire_flags()]
     flags += [f"-I{FIRMWARE / folder}" for folder in ("include", "port", "src")]
+    flags += [f"-I{folder}" for folder in sorted(folders)]
     subprocess.run(["gcc", *flags, '-DNODE_BOARD="posix"', "-DNODE_BAUD=0", *sources, "-lm", "-o", out], check=True)
     return out
 
@@ -173,6 +178,38 @@ def test_an_application_that_infers_at_each_turn_costs_the_host_no_task(tmp_path
                 await asked(host, Job(TaskKind.REPORT))
                 await asyncio.sleep(0.1)
                 assert inferred.stat().st_size > before
+
+    run(work())
+
+
+@needs_gcc
+def test_a_knock_without_a_label_in_a_full_ring_leaves_a_node_that_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the place of one with a label, and the node does not ask for that any more."""
+    storage = (FIRMWARE / "port/posix/storage.c").read_text("utf-8")
+    assert "SAMPLES_BYTES = 1 << 30" in storage
+    (tmp_path / "storage.c").write_text(storage.replace("SAMPLES_BYTES = 1 << 30", "SAMPLES_BYTES = 0"), "utf-8")
+    device = Path(__file__).parent / "knocks/device_synthetic.c"
+    example, last = EXAMPLES[1], tmp_path / "last"
+    node = on_this_computer(example.app, tmp_path / "node", tmp_path / "storage.c", device)
+    monkeypatch.setenv("LAST_KNOCK", str(last))
+    load = Job(
+        TaskKind.LOAD,
+        parameters=(4, 0, 0, 0, MODES["train"], 0, 0, 0, 0, 0, 0),
+        objects=(Payload(ObjectKind.MODEL, example.blob),),
+    )
+
+    async def work() -> None:
+        record = write_record(tmp_path / "n1.record", "n1")
+        async with Connection(open_link(f"process:{node} {record}"), Identity("n1", key=KEY)) as host:
+            train = Job(TaskKind.TRAIN, parameters=(1, 0, 0.05, 0.9, 0.0, 0))
+            await captured(host, replace(example, samples=24, dev_samples=3))
+            await asked(host, load)
+            assert (await asked(host, train)).results[0] == 24
+            last.touch()
+            await captured(host, replace(example, samples=23, dev_samples=3))
+            assert (await asked(host, train)).results[0] == 23
 
     run(work())
 

@@ -45,7 +45,9 @@ uint32_t app_turn(ft_node *node, bool idle)
         ft_ring_bind(&ring, node);
         ticket = 0;
     }
-    if (device_knock(x))
+    if (device_knock(x)) {
         ft_ring_put(&ring, x, &ticket);
+        ft_ring_bind(&ring, node); /* in a full ring one with a label made room */
+    }
     return 4;
 }
