@@ -8,8 +8,8 @@
  *
  * The model (blob, masks, values, statistics, and the settings of its load) is saved when the host has loaded or installed one: at most
  * once a round, that is once for each pair of a task's run and round, and never again for what lies there already. What comes second in a
- * round is saved with the first task of the next one. A save erases the older slot and writes it once; power that fails meanwhile leaves
- * the newer one. What a host loads again after a reset is not sent again: the node has it.
+ * round is saved with the first task of the next one, unless the node trains before: then it has values of its own, which are not saved.
+ * A save erases the older slot and writes it once; power that fails meanwhile leaves the newer one. What a host loads again after a reset is not sent again: the node has it.
  * A model belongs to the key under which it was saved: a start with another key, or with none since a FORGET, brings nothing up, and erases
  * what another key left in the slots and what a host left in FT_AREA_SAMPLES. Samples that an application keeps there stay. */
 #ifndef FEDTINY_STORAGE_H

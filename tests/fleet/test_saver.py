@@ -29,7 +29,7 @@ from fedtiny_export.blob import write_blob
 
 from ..conftest import Outcome
 from ..host import runs
-from ..link.c_node import SAVER_BYTES, CNode, _Counts, _Ref, _Reply, _Service, _Task, _Tasks, library, make_record
+from ..link.c_node import SAVER_BYTES, WORK, CNode, _Counts, _Ref, _Reply, _Service, _Task, _Tasks, library, make_record
 from ..link.storage import Flash as SampleFlash
 from ..link.wires import ask, endpoint
 from .fleets import run_of
@@ -531,6 +531,39 @@ def test_a_saved_model_does_not_keep_the_next_runs_samples_out() -> None:
     node.do(samples, 0)
     node.do(load(0, micro_batch=1), 0)
     node.do(TRAIN, 1)
+
+
+def test_samples_that_fit_in_no_case_do_not_end_the_model_that_runs() -> None:
+    flash = Flash()
+    node = CNode(work=None, memory=1 << 16, areas=flash.areas)
+    line = MemoryWire(endpoint(), node)
+    line.host.link_up(0.0)
+    packer = Packer(run=b"the run.", round_number=1, limit_s=9)
+    for job in packer.jobs(load(0), 1 << 20):
+        assert ask(line, job).status == 0
+    x, y = runs.samples(128, seed=1)
+    (too_many,) = packer.jobs(PutData(x=x, y=y, dev_count=2), 1 << 20)
+    assert too_many.objects[0].ref.length > 1 << 16
+    answer = ask(line, too_many)
+    assert "bytes wanted" in answer.problem
+    for job in packer.jobs(install(1), 1 << 20):
+        assert ask(line, job).status == 0
+
+
+def test_parameters_that_no_slot_has_room_for_are_not_kept_and_written_nowhere() -> None:
+    """Of an application's own tasks: the service takes no LOAD with so many."""
+    flash, tasks, work = Flash(), 3 * ct.sizeof(PTR), WORK(lambda *_: None)
+    node = Service(flash)
+    node.do(load(0), 0)
+    erased = flash.erased
+    _Tasks.from_buffer(node._saver, tasks).work = work
+    task, reply = _Task(kind=TaskKind.LOAD, round=3, parameter_bytes=128, object_count=1), _Reply()
+    task.parameters[:] = b"\xee" * 128
+    node._tasks.work(node._tasks.ctx, task, _Counts(), 1, reply)
+    assert b"\xee" * 8 not in node._saver.raw[tasks + ct.sizeof(_Tasks) :]
+    task.kind = TaskKind.INSTALL
+    node._tasks.work(node._tasks.ctx, task, _Counts(), 1, reply)
+    assert flash.erased == erased
 
 
 @pytest.mark.parametrize("damage", ["nothing", "the newer", "both"])

@@ -310,7 +310,7 @@ static void save(ft_saver *v, const ft_wire_task *task)
 {
     ft_service *s = v->service;
     v->pending = false;
-    if (!s->node)
+    if (!s->node || v->head[PARAMETER_BYTES] > FT_SAVER_PARAMETERS)
         return;
     uint32_t desk_at = ft_work_at(s, FT_DO_INSTALL);
     pen p = {v, s->memory + desk_at, s->samples_at > desk_at ? s->samples_at - desk_at : 0, v->newest == FT_AREA_MODEL_0, 0,
@@ -364,6 +364,10 @@ static void loaded(ft_saver *v, const ft_wire_task *task)
     v->stored = false;
     v->said[0] = 0;
     v->head[PARAMETER_BYTES] = task->parameter_bytes;
+    if (task->parameter_bytes > FT_SAVER_PARAMETERS) { /* no LOAD of today's: such a model is not kept */
+        v->pending = false;
+        return;
+    }
     memset(v->head + PARAMETERS, 0, FT_SAVER_PARAMETERS);
     memcpy(v->head + PARAMETERS, task->parameters, task->parameter_bytes);
     memcpy(v->head + HASH, hash, FT_WIRE_HASH);
@@ -372,14 +376,16 @@ static void loaded(ft_saver *v, const ft_wire_task *task)
 
 /* -- Between the wire and the service */
 
-/* A model that was brought up does not keep the next run's samples out. */
+/* A model that was brought up does not keep the next run's samples out; samples that find no room without it either do not end it. */
 static uint8_t *place(void *ctx, const ft_wire_task *task, uint32_t i, bool *have, ft_wire_reply *reply)
 {
     ft_saver *v = ctx;
     if (i == 0)
         settle(v, task);
     uint8_t *at = v->tasks.place(v->tasks.ctx, task, i, have, reply);
-    if (at || task->kind != FT_DO_PUT_DATA || reply->status != FT_ERR_NOMEM || !v->service->model_bytes)
+    uint32_t length = task->objects[i].ref.length, room = v->service->samples_at;
+    if (at || task->kind != FT_DO_PUT_DATA || reply->status != FT_ERR_NOMEM || !v->service->model_bytes
+        || length > room || ft_align8(length) + FT_SAMPLES_TAIL > room)
         return at;
     drop_model(v->service);
     memset(reply, 0, sizeof *reply);
