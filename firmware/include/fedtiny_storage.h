@@ -3,13 +3,15 @@
  *
  *     static ft_saver saver;
  *     ft_service_start(&service, memory, bytes, own);
+ *     ft_wire_start(&wire, &port, &facts, ft_service_tasks(&service));
  *     ft_saver_start(&saver, &service, &wire, storage);      after it ft_service_node is the last good model, if there is one
- *     ft_wire_start(&wire, &port, &facts, ft_saver_tasks(&saver));
  *
  * The model (blob, masks, values, statistics, and the settings of its load) is saved when the host has loaded or installed one: at most
  * once a round, that is once for each pair of a task's run and round, and never again for what lies there already. What comes second in a
- * round is saved with the first task of the next one. A save erases the older slot and writes it once; power that fails meanwhile leaves
- * the newer one. What a host loads again after a reset is not sent again: the node has it. */
+ * round is saved with the first task of the next one, unless the node trains before: then it has values of its own, which are not saved.
+ * A save erases the older slot and writes it once; power that fails meanwhile leaves the newer one. What a host loads again after a reset is not sent again: the node has it.
+ * A model belongs to the key under which it was saved: a start with another key, or with none since a FORGET, brings nothing up, and erases
+ * what another key left in the slots and what a host left in FT_AREA_SAMPLES. Samples that an application keeps there stay. */
 #ifndef FEDTINY_STORAGE_H
 #define FEDTINY_STORAGE_H
 
@@ -34,8 +36,9 @@ typedef struct {
 } ft_storage;
 
 /* A slot: u8[4] "FTMD" | u32 sequence, +1 with each save | u8[8] run | u32 round | u32 bytes of the model, masks, values, statistics |
- * u8 bytes of the parameters, u8[3] 0 | u8[16] the model's hash | u8[56] the LOAD's parameters, then zeros | model, masks, values,
- * statistics, as objects of PROTOCOL.md, each filled up to 8 bytes | u32 CRC-32 of all before it, u32 its complement.
+ * u8 bytes of the parameters | u8[3] of a hash of the node's key, 0: none | u8[16] the model's hash | u8[56] the LOAD's parameters, then
+ * zeros | model, masks, values, statistics, as objects of PROTOCOL.md, each filled up to 8 bytes | u32 CRC-32 of all before it, u32 its
+ * complement.
  * Masks, values and statistics have no bytes where the model's own count. The good slot with the larger sequence counts. */
 enum { FT_SAVER_HEAD = 112, FT_SAVER_PARAMETERS = 56 };
 
@@ -55,8 +58,9 @@ typedef struct {
     uint32_t saves;
 } ft_saver;
 
-/* Brings up the last good model that fits the service's memory, before the wire starts. storage: NULL or without slots: nothing is
- * kept, and the tasks are the service's own. true: there is a model. */
+/* Brings up the last good model that fits the service's memory, and does the wire's tasks from here on: once the wire has started, for it
+ * knows the key, and before anything is fed. wire: NULL, for who does ft_saver_tasks itself: whoever saved a model, it is brought up. storage:
+ * NULL or without slots: nothing is kept, and the tasks are the service's own. true: there is a model. */
 bool ft_saver_start(ft_saver *saver, ft_service *service, ft_wire *wire, const ft_storage *storage);
 ft_wire_tasks ft_saver_tasks(ft_saver *saver);
 

@@ -158,6 +158,7 @@ typedef struct {
     uint8_t keys[2 * FT_WIRE_KEY]; /* of what goes up, of what comes down */
 } ft_wire_session;
 
+enum { FT_TASK_NONE, FT_TASK_FETCHING, FT_TASK_COMPLETE, FT_TASK_DONE };
 enum { FT_WIRE_SPAN = 64, FT_WIRE_QUEUE = 128 };
 
 typedef struct { /* the download under way */
@@ -185,7 +186,7 @@ typedef struct {
     uint8_t record[FT_WIRE_RECORD];
     ft_wire_handshake hands;
     ft_wire_session session;
-    uint8_t state;                  /* of the task */
+    uint8_t state;                  /* of the task: FT_TASK_NONE, ... */
     uint8_t current;                /* its object on the way */
     uint8_t damaged;                /* bit i: object i came with a wrong hash */
     ft_wire_task task;
@@ -211,6 +212,12 @@ void ft_wire_feed(ft_wire *wire, const uint8_t *bytes, size_t count);
  * to be called again if nothing comes: 0 = at once, FT_WIRE_FOREVER = never. */
 uint32_t ft_wire_poll(ft_wire *wire);
 bool ft_wire_sending(const ft_wire *wire); /* write did not take all yet: poll again when it may */
+/* A task's objects or a reply's lie in memory that the core computes in: whoever calls ft_infer, or anything else that computes, now
+ * costs the host that task. From the first object that comes to the task's end, and from a reply with objects to the next task. */
+static inline bool ft_wire_holds(const ft_wire *wire)
+{
+    return wire->state == FT_TASK_DONE ? wire->reply.object_count > 0 : wire->state != FT_TASK_NONE;
+}
 void ft_wire_log(ft_wire *wire, const char *text); /* a line for the host's log; text stays until it is sent, a newer one replaces it */
 const char *ft_wire_device(const ft_wire *wire); /* the id that counts now: MQTT topics, logs */
 bool ft_wire_enrolled(const ft_wire *wire);
@@ -253,7 +260,8 @@ void ft_service_start(ft_service *service, void *memory, uint32_t bytes, const f
  * it. Before the first model; banks and what they name outlive the service. FT_ERR_ARG: too late, none, or FT_BANKS_MAX and more. */
 ft_status ft_service_banks(ft_service *service, const ft_bank *banks, uint32_t count);
 ft_wire_tasks ft_service_tasks(ft_service *service);
-ft_node *ft_service_node(const ft_service *service); /* NULL: no model yet. For applications that infer between two polls */
+ft_node *ft_service_node(const ft_service *service); /* NULL: no model yet. For applications that infer between two
+                                                             * polls: not while ft_wire_holds */
 
 #ifdef __cplusplus
 }

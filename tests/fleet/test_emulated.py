@@ -75,6 +75,19 @@ def test_a_folder_of_boards_that_was_deleted_is_made_anew_with_other_keys(roster
     assert key_in(roster.record("a")) == roster.keys["a"].key
 
 
+def test_a_new_key_takes_what_the_node_kept_in_storage_with_the_old_one(roster: Roster) -> None:
+    made(roster)
+    record = roster.record("a")
+    kept = [record.with_name(f"a.record.{area}") for area in ("model-0", "model-1", "samples")]
+    for path in kept:
+        path.write_bytes(b"of the old key")
+    assert made(roster) == []
+    assert all(path.exists() for path in kept), "the key is the old one"
+    record.unlink()
+    assert len(made(roster)) == 1
+    assert not any(path.exists() for path in kept)
+
+
 def test_a_key_that_was_revoked_stays_revoked(roster: Roster) -> None:
     with roster.keys.alone():
         roster.keys["a"] = Device(state="revoked")

@@ -24,12 +24,13 @@ from fedtiny.fleet.encoding import Packer, reply_of
 from fedtiny.fleet.native import NativeFleet
 from fedtiny.link.endpoint import Endpoint, Job
 from fedtiny.link.memory import MemoryWire
-from fedtiny.link.messages import TaskKind
+from fedtiny.link.messages import Profile, TaskKind
 from fedtiny_export.blob import write_blob
 
 from ..conftest import Outcome
 from ..host import runs
-from ..link.c_node import SAVER_BYTES, CNode, _Counts, _Ref, _Reply, _Service, _Task, _Tasks, library, make_record
+from ..link.c_node import SAVER_BYTES, WORK, CNode, _Counts, _Ref, _Reply, _Service, _Task, _Tasks, library, make_record
+from ..link.storage import Flash as SampleFlash
 from ..link.wires import ask, endpoint
 from .fleets import run_of
 from .test_encoding import install as make_install
@@ -532,6 +533,39 @@ def test_a_saved_model_does_not_keep_the_next_runs_samples_out() -> None:
     node.do(TRAIN, 1)
 
 
+def test_samples_that_fit_in_no_case_do_not_end_the_model_that_runs() -> None:
+    flash = Flash()
+    node = CNode(work=None, memory=1 << 16, areas=flash.areas)
+    line = MemoryWire(endpoint(), node)
+    line.host.link_up(0.0)
+    packer = Packer(run=b"the run.", round_number=1, limit_s=9)
+    for job in packer.jobs(load(0), 1 << 20):
+        assert ask(line, job).status == 0
+    x, y = runs.samples(128, seed=1)
+    (too_many,) = packer.jobs(PutData(x=x, y=y, dev_count=2), 1 << 20)
+    assert too_many.objects[0].ref.length > 1 << 16
+    answer = ask(line, too_many)
+    assert "bytes wanted" in answer.problem
+    for job in packer.jobs(install(1), 1 << 20):
+        assert ask(line, job).status == 0
+
+
+def test_parameters_that_no_slot_has_room_for_are_not_kept_and_written_nowhere() -> None:
+    """Of an application's own tasks: the service takes no LOAD with so many."""
+    flash, tasks, work = Flash(), 3 * ct.sizeof(PTR), WORK(lambda *_: None)
+    node = Service(flash)
+    node.do(load(0), 0)
+    erased = flash.erased
+    _Tasks.from_buffer(node._saver, tasks).work = work
+    task, reply = _Task(kind=TaskKind.LOAD, round=3, parameter_bytes=128, object_count=1), _Reply()
+    task.parameters[:] = b"\xee" * 128
+    node._tasks.work(node._tasks.ctx, task, _Counts(), 1, reply)
+    assert b"\xee" * 8 not in node._saver.raw[tasks + ct.sizeof(_Tasks) :]
+    task.kind = TaskKind.INSTALL
+    node._tasks.work(node._tasks.ctx, task, _Counts(), 1, reply)
+    assert flash.erased == erased
+
+
 @pytest.mark.parametrize("damage", ["nothing", "the newer", "both"])
 def test_a_slot_that_no_longer_is_what_was_written_does_not_count(damage: str) -> None:
     flash, rng = Flash(), np.random.default_rng(1)
@@ -576,3 +610,53 @@ def test_the_slot_is_laid_out_as_the_header_says() -> None:
     at += statistics + 7 & ~7
     crc = zlib.crc32(slot[:at])
     assert words(at, 2) == [crc, ~crc & 0xFFFFFFFF]
+
+
+# -- whose it is
+
+
+def started(flash: Flash, samples: SampleFlash, record: bytes) -> CNode:
+    return CNode(work=None, record=record, plain=True, areas=flash.areas, storage=samples)
+
+
+def lent(node: CNode, *jobs: Job, key: bytes | None) -> None:
+    host = endpoint(key=key, profile=Profile.PSK if key else Profile.PLAIN)
+    line = MemoryWire(host, node)
+    host.link_up(0.0)
+    for job in jobs:
+        assert ask(line, job).status == 0
+
+
+def learned(node: CNode, key: bytes | None) -> None:
+    packer = Packer(run=b"the run.", round_number=1, limit_s=9)
+    lent(node, *(job for task in (put_data(), load(0)) for job in packer.jobs(task, 1 << 20)), key=key)
+
+
+@pytest.mark.parametrize("enrolled_anew", [False, True], ids=["without a key", "with another key"])
+def test_a_node_that_forgot_its_key_keeps_nothing_of_its_former_owner_over_a_start(enrolled_anew: bool) -> None:
+    key, flash, samples = bytes(range(32)), Flash(), SampleFlash(8192)
+    node = started(flash, samples, make_record("n1", key, 1))
+    learned(node, key)
+    again = started(flash, samples, node.record)
+    assert again._service.node, "the owner's own start has the model"
+    learned(again, key)
+    lent(again, Job(TaskKind.FORGET), key=key)
+    assert again.key is None
+    assert any(byte != 0xFF for byte in samples.bytes)
+    record = make_record("n2", bytes(range(50, 82)), 9) if enrolled_anew else again.record
+    after = started(flash, samples, record)
+    assert not after._service.node
+    assert b"FTMD" not in bytes(flash.sectors[2] + flash.sectors[3])
+    assert set(samples.bytes) == {0xFF}
+    done = flash.erased, samples.erased
+    assert not started(flash, samples, after.record)._service.node
+    assert (flash.erased, samples.erased) == done, "no start erases what is erased"
+
+
+def test_a_node_that_never_had_a_key_keeps_its_model_until_it_is_enrolled() -> None:
+    flash, samples = Flash(), SampleFlash(8192)
+    node = started(flash, samples, make_record("n1", None, 1))
+    learned(node, None)
+    again = started(flash, samples, node.record)
+    assert again._service.node
+    assert not started(flash, samples, make_record("n1", bytes(range(32)), 9))._service.node

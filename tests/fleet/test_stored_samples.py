@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fedtiny.boards import root
 from fedtiny.federation.tasks import Load, PutData
 from fedtiny.fleet.encoding import Packer
+from fedtiny.fleet.fitting import STORED
 from fedtiny_export.blob import write_blob
 
 from ..host import runs
@@ -19,7 +22,6 @@ from .test_c_service import NOMEM, Pair, masks
 from .test_encoding import TASKS, same
 
 DATA = 8
-STORED = 1088  # FT_SERVICE_STORED
 
 
 class StoredPair(Pair):
@@ -109,6 +111,11 @@ def test_a_storage_that_is_full_or_fails_is_said_and_the_next_samples_are_taken(
 
 def wording(call: str) -> str:
     return {"erase": "erased", "write": "written at 0"}[call]
+
+
+def test_the_host_counts_what_the_header_says_that_samples_in_storage_take() -> None:
+    header = (root() / "firmware/include/fedtiny_storage.h").read_text("utf-8")
+    assert re.findall(r"FT_SERVICE_STORED = (\d+)", header) == [str(STORED)]
 
 
 def test_without_the_memory_that_it_takes_samples_stay_in_memory() -> None:

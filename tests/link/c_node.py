@@ -215,13 +215,12 @@ class CNode:
                 self._storage = storage
                 lib.ft_service_store_samples(self._service, ct.byref(storage.table))
             self._tasks = lib.ft_service_tasks(self._service)
-            if areas is not None:
-                self._saver = ct.create_string_buffer(SAVER_BYTES)
-                lib.ft_saver_start(self._saver, self._service, self._state, ct.byref(areas))
-                self._tasks = lib.ft_saver_tasks(self._saver)
         else:
             self._tasks = _Tasks(None, PLACE(self._place), WORK(self._do), ROOM(self._room))
         self.status = lib.ft_wire_start(self._state, self._port, self._facts, self._tasks)
+        if areas is not None:
+            self._saver = ct.create_string_buffer(SAVER_BYTES)
+            lib.ft_saver_start(self._saver, self._service, self._state, ct.byref(areas))
         self._lib = lib
 
     def add_banks(self, *sizes: int) -> int:

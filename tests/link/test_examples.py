@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +25,13 @@ from fedtiny.link.objects import Payload
 from fedtiny.link.session import Identity
 from fedtiny.models import build as build_net
 from fedtiny_export.blob import write_blob
-from fedtiny_export.core import MODES
+from fedtiny_export.core import MODES, CoreNode
 from fedtiny_export.errors import ConfigError
 from fedtiny_export.torch_in import from_torch
 
 from ..firmware.boards import need
 from .c_build import needs_gcc
-from .lesson import KEY, run, write_record
+from .lesson import KEY, Lesson, assert_same_bits, run, write_record
 
 FIRMWARE = root() / "firmware"
 STM32 = "qemu-netduinoplus2"
@@ -82,15 +82,20 @@ def link(request: pytest.FixtureRequest, example: Example, tmp_path_factory: pyt
         board = need(load_board(STM32))
         image = build_node(board, folder / "node.elf", app=example.app, flags=["-Werror"])
         return "process:" + shlex.join(node_command(board, image, record))
-    return "process:" + shlex.join([str(on_this_computer(example, folder / "node")), str(record)])
+    return "process:" + shlex.join([str(on_this_computer(example.app, folder / "node")), str(record)])
 
 
-def on_this_computer(example: Example, out: Path) -> Path:
+def on_this_computer(app: Path, out: Path, *others: Path) -> Path:
+    """`others`: in place of the sources of the same names, with what these include."""
     port = [FIRMWARE / name for name in (*SHARED, *(f"port/posix/{name}.c" for name in ("board", "port", "storage")))]
-    sources = [*core_sources(), *wire_sources(), *capture_sources(), *sorted(example.app.glob("*.c"))]
+    sources = [*core_sources(), *wire_sources(), *capture_sources(), *sorted(app.glob("*.c"))]
     sources += [path for path in port if path.name != "receive.c"]
+    names = {path.name for path in others}
+    folders = {path.parent for path in sources if path.name in names} | {app}
+    sources = [path for path in sources if path.name not in names] + list(others)
     flags = ["-std=c99", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", *wire_flags()]
     flags += [f"-I{FIRMWARE / folder}" for folder in ("include", "port", "src")]
+    flags += [f"-I{folder}" for folder in sorted(folders)]
     subprocess.run(["gcc", *flags, '-DNODE_BOARD="posix"', "-DNODE_BAUD=0", *sources, "-lm", "-o", out], check=True)
     return out
 
@@ -145,6 +150,66 @@ def test_a_node_trains_on_what_it_captures_and_its_loss_falls(example: Example, 
             assert not example.outlives or (samples_now >= example.samples and dev_samples_now == example.dev_samples)
             assert host.hello is not None
             assert host.hello.boot_counter == 2
+
+    run(work())
+
+
+@needs_gcc
+def test_an_application_that_infers_at_each_turn_costs_the_host_no_task(tmp_path: Path) -> None:
+    """Neither what an INSTALL brings nor what a TRAIN gives is touched, and between tasks it does infer."""
+    node, record = on_this_computer(Path(__file__).parent / "infers", tmp_path / "node"), tmp_path / "n1.record"
+    inferred, lesson = record.with_name("n1.record.inferred"), Lesson(epochs=1)
+    start = CoreNode(lesson.blob, lesson.config).values()
+    install = Job(TaskKind.INSTALL, objects=(Payload(ObjectKind.VALUES, bytes(4) + start.tobytes()),))
+    put, load, train = lesson.jobs()
+    load = replace(load, parameters=(*load.parameters[:4], MODES["train"] | MODES["infer"], *load.parameters[5:]))
+    write_record(record, "n1")
+
+    async def work() -> None:
+        async with Connection(open_link(f"process:{node} {record}"), Identity("n1", key=KEY)) as host:
+            for job in (put, load):
+                await asked(host, job)
+            for _ in range(3):
+                before = inferred.stat().st_size if inferred.exists() else 0
+                await asked(host, install)
+                answer = await asked(host, train)
+                values, moments = (np.frombuffer(payload.data[4:], "<f4") for payload in answer.objects)
+                assert_same_bits((values, moments), lesson)
+                await asked(host, Job(TaskKind.REPORT))
+                await asyncio.sleep(0.1)
+                assert inferred.stat().st_size > before
+
+    run(work())
+
+
+@needs_gcc
+def test_a_knock_without_a_label_in_a_full_ring_leaves_a_node_that_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the place of one with a label, and the node does not ask for that any more."""
+    storage = (FIRMWARE / "port/posix/storage.c").read_text("utf-8")
+    assert "SAMPLES_BYTES = 1 << 30" in storage
+    (tmp_path / "storage.c").write_text(storage.replace("SAMPLES_BYTES = 1 << 30", "SAMPLES_BYTES = 0"), "utf-8")
+    device = Path(__file__).parent / "knocks/device_synthetic.c"
+    example, last = EXAMPLES[1], tmp_path / "last"
+    node = on_this_computer(example.app, tmp_path / "node", tmp_path / "storage.c", device)
+    monkeypatch.setenv("LAST_KNOCK", str(last))
+    load = Job(
+        TaskKind.LOAD,
+        parameters=(4, 0, 0, 0, MODES["train"], 0, 0, 0, 0, 0, 0),
+        objects=(Payload(ObjectKind.MODEL, example.blob),),
+    )
+
+    async def work() -> None:
+        record = write_record(tmp_path / "n1.record", "n1")
+        async with Connection(open_link(f"process:{node} {record}"), Identity("n1", key=KEY)) as host:
+            train = Job(TaskKind.TRAIN, parameters=(1, 0, 0.05, 0.9, 0.0, 0))
+            await captured(host, replace(example, samples=24, dev_samples=3))
+            await asked(host, load)
+            assert (await asked(host, train)).results[0] == 24
+            last.touch()
+            await captured(host, replace(example, samples=23, dev_samples=3))
+            assert (await asked(host, train)).results[0] == 23
 
     run(work())
 

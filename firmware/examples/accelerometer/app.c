@@ -32,8 +32,9 @@ const ft_data *app_start(const char *name)
     return ft_ring_data(&ring);
 }
 
-uint32_t app_turn(ft_node *node)
+uint32_t app_turn(ft_node *node, bool idle)
 {
+    (void)idle; /* it computes nothing itself */
     float reading[AXES];
     while (sensor_read(reading)) {
         uint32_t ticket;

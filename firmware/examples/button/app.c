@@ -36,15 +36,18 @@ const ft_data *app_start(const char *name)
     return ft_ring_data(&ring);
 }
 
-uint32_t app_turn(ft_node *node)
+uint32_t app_turn(ft_node *node, bool idle)
 {
+    (void)idle; /* it computes nothing itself */
     int button = device_button();
     if (button >= 0 && ticket) {
         ft_ring_label(&ring, ticket, (uint16_t)button);
         ft_ring_bind(&ring, node);
         ticket = 0;
     }
-    if (device_knock(x))
+    if (device_knock(x)) {
         ft_ring_put(&ring, x, &ticket);
+        ft_ring_bind(&ring, node); /* in a full ring one with a label made room */
+    }
     return 4;
 }

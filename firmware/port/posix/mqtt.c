@@ -352,9 +352,9 @@ int main(int argc, char **argv)
     mosquitto_lib_init();
     const ft_storage areas = posix_areas(link.options.record);
     ft_service_start(&service, memory, link.options.memory, NULL);
-    ft_saver_start(&saver, &service, &link.wire, &areas);
-    if (ft_wire_start(&link.wire, &port, &facts, ft_saver_tasks(&saver)) != FT_OK)
+    if (ft_wire_start(&link.wire, &port, &facts, ft_service_tasks(&service)) != FT_OK)
         return fail(link.options.record, "cannot be written, and without a new boot counter no session would be safe");
+    ft_saver_start(&saver, &service, &link.wire, &areas);
     if (!ft_wire_enrolled(&link.wire))
         return fail(link.options.record, "holds no key. Make one with: fedtiny fleet enrol --offline");
     const char *problem = set_up(&link, &link.options);

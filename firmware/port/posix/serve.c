@@ -182,8 +182,7 @@ int serve(int argc, char **argv)
     ft_service_start(&service, memory, bytes, NULL);
     if (bank_count)
         ft_service_banks(&service, banks, bank_count);
-    ft_saver_start(&saver, &service, &wire, &areas);
-    ft_status status = ft_wire_start(&wire, &port, &facts, ft_saver_tasks(&saver));
+    ft_status status = ft_wire_start(&wire, &port, &facts, ft_service_tasks(&service));
     if (status != FT_OK) {
         fprintf(stderr, "fedtiny-node: %s\n",
                 status == FT_ERR_DATA ? "the record cannot be written: give a path in a folder that you may write to"
@@ -191,6 +190,7 @@ int serve(int argc, char **argv)
         free(memory);
         return 2;
     }
+    ft_saver_start(&saver, &service, &wire, &areas);
     const struct sigaction ignored = {.sa_handler = SIG_IGN};
     sigaction(SIGPIPE, &ignored, NULL); /* a host that is gone ends a connection, not the node */
     int listener = tcp >= 0 ? listen_at((uint16_t)tcp) : -1;

@@ -48,9 +48,10 @@ __attribute__((weak)) const ft_data *app_start(const char *name)
     return NULL;
 }
 
-__attribute__((weak)) uint32_t app_turn(ft_node *node)
+__attribute__((weak)) uint32_t app_turn(ft_node *node, bool idle)
 {
     (void)node;
+    (void)idle;
     return FT_WIRE_FOREVER;
 }
 
@@ -76,19 +77,19 @@ int main(int argc, char **argv)
     ft_service_start(&service, memory, bytes, own);
     if (!own)
         ft_service_store_samples(&service, areas);
+    if (ft_wire_start(&wire, &port, &facts, ft_service_tasks(&service)) != FT_OK) {
+        say("the record cannot be stored, and without a new boot counter no session would be safe: this node stays silent\r\n");
+        for (;;)
+            board_sleep(FT_WIRE_FOREVER);
+    }
     if (ft_saver_start(&saver, &service, &wire, areas))
         say("the last model is here\r\n");
-    if (ft_wire_start(&wire, &port, &facts, ft_saver_tasks(&saver)) != FT_OK)
-        say("the record cannot be stored, and without a new boot counter no session would be safe: this node stays silent\r\n");
-    else
-        for (;;) {
-            uint8_t turn[TURN];
-            uint32_t count = board_receive(turn, sizeof turn);
-            ft_wire_feed(&wire, turn, count);
-            uint32_t wait_ms = ft_wire_poll(&wire), turn_ms = app_turn(ft_service_node(&service));
-            if (!ft_wire_sending(&wire))
-                board_sleep(wait_ms < turn_ms ? wait_ms : turn_ms);
-        }
-    for (;;)
-        board_sleep(FT_WIRE_FOREVER);
+    for (;;) {
+        uint8_t turn[TURN];
+        uint32_t count = board_receive(turn, sizeof turn);
+        ft_wire_feed(&wire, turn, count);
+        uint32_t wait_ms = ft_wire_poll(&wire), turn_ms = app_turn(ft_service_node(&service), !ft_wire_holds(&wire));
+        if (!ft_wire_sending(&wire))
+            board_sleep(wait_ms < turn_ms ? wait_ms : turn_ms);
+    }
 }

@@ -3,7 +3,7 @@
 #include "../bytes.h"
 #include "service.h"
 
-enum { HEAD = 4, PALETTE_HEAD = 8, TAIL = 8, LABEL = 2, PALETTE = 1 };
+enum { HEAD = 4, PALETTE_HEAD = 8, TAIL = FT_SAMPLES_TAIL, LABEL = 2, PALETTE = 1 };
 
 bool ft_shard_open(ft_shard *shard, const uint8_t *bytes, uint32_t length, uint32_t floats, bool labels)
 {

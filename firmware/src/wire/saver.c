@@ -7,9 +7,9 @@
 #include "service.h"
 #include "wire.h"
 
-enum { SEQUENCE = 4, RUN = 8, ROUND = 16, LENGTHS = 20, PARAMETER_BYTES = 36, HASH = 40, PARAMETERS = 56, CHECK = 8 };
+enum { SEQUENCE = 4, RUN = 8, ROUND = 16, LENGTHS = 20, PARAMETER_BYTES = 36, OWNER = 37, HASH = 40, PARAMETERS = 56, CHECK = 8 };
 enum { MODEL, MASKS, VALUES, STATISTICS, PARTS };
-enum { VECTOR_HEAD = 4, MASK_HEAD = 8, RUN_BYTES = 8 };
+enum { VECTOR_HEAD = 4, MASK_HEAD = 8, RUN_BYTES = 8, OWNER_BYTES = 3, PROBES = 16 };
 static const uint8_t magic[4] = {'F', 'T', 'M', 'D'};
 static const uint8_t kinds[PARTS] = {FT_KIND_MODEL, FT_KIND_MASKS, FT_KIND_VALUES, FT_KIND_STATISTICS};
 
@@ -51,6 +51,46 @@ static bool good(const ft_saver *v, uint32_t area, uint8_t *head, uint8_t *buffe
         crc = ft_blob_crc(crc, buffer, count);
     }
     return read(v, area, end, check, CHECK) && ft_load_u32(check) == ~crc && ft_load_u32(check + 4) == crc;
+}
+
+/* -- Whose it is */
+
+/* What stands for the key that the node has now; zeros: none. */
+static void owner(const ft_wire *wire, uint8_t *to)
+{
+    const uint8_t *key = wire ? ft_record_key(wire) : 0;
+    uint8_t hash[FT_WIRE_HASH] = {0};
+    if (key) {
+        ft_object_hash(hash, 0, key, FT_WIRE_KEY);
+        hash[0] |= 1;
+    }
+    memcpy(to, hash, OWNER_BYTES);
+}
+
+static bool ours(const ft_saver *v, const uint8_t *head)
+{
+    uint8_t now[OWNER_BYTES];
+    owner(v->wire, now);
+    return !v->wire || memcmp(head + OWNER, now, sizeof now) == 0;
+}
+
+/* Erases what holds something: an area is written from its start on, and power that failed in an erasure left some sector of it. */
+static void clear(const ft_storage *storage, uint32_t area)
+{
+    uint8_t bytes[FT_STORAGE_UNIT], erased[FT_STORAGE_UNIT];
+    uint32_t step = storage->bytes[area] / PROBES & ~(FT_STORAGE_UNIT - 1u);
+    memset(erased, 0xFF, sizeof erased);
+    for (uint32_t i = 0; i < PROBES; i++)
+        if (storage->read(storage->ctx, area, i * step, bytes, sizeof bytes) != 0 || memcmp(bytes, erased, sizeof bytes) != 0) {
+            storage->erase(storage->ctx, area);
+            return;
+        }
+}
+
+static void clear_samples(const ft_service *s)
+{
+    if (s->stored) /* an application's own are its own */
+        clear(s->stored->storage, FT_AREA_SAMPLES);
 }
 
 /* -- Bringing a model up */
@@ -110,20 +150,36 @@ static void drop_model(ft_service *s)
 bool ft_saver_start(ft_saver *v, ft_service *service, ft_wire *wire, const ft_storage *storage)
 {
     uint8_t head[FT_SAVER_HEAD];
+    bool keep[FT_AREA_SAMPLES] = {false}, foreign = wire && !ft_wire_enrolled(wire);
     memset(v, 0, sizeof *v);
     v->service = service;
     v->wire = wire;
     v->tasks = ft_service_tasks(service);
     v->newest = FT_AREAS;
-    if (!storage || !storage->bytes[FT_AREA_MODEL_0] || !storage->bytes[FT_AREA_MODEL_1])
+    if (!storage || !storage->bytes[FT_AREA_MODEL_0] || !storage->bytes[FT_AREA_MODEL_1]) {
+        if (foreign)
+            clear_samples(service);
         return false;
+    }
     v->storage = storage;
-    for (uint32_t area = FT_AREA_MODEL_0; area <= FT_AREA_MODEL_1; area++)
-        if (good(v, area, head, service->memory, service->samples_at)
+    if (wire)
+        wire->tasks = ft_saver_tasks(v);
+    for (uint32_t area = FT_AREA_MODEL_0; area < FT_AREA_SAMPLES; area++) {
+        if (!good(v, area, head, service->memory, service->samples_at))
+            continue;
+        keep[area] = ours(v, head);
+        foreign |= !keep[area];
+        if (keep[area]
             && (v->newest == FT_AREAS || (int32_t)(ft_load_u32(head + SEQUENCE) - ft_load_u32(v->head + SEQUENCE)) > 0)) {
             v->newest = area;
             memcpy(v->head, head, sizeof head);
         }
+    }
+    for (uint32_t area = FT_AREA_MODEL_0; foreign && area < FT_AREA_SAMPLES; area++)
+        if (!keep[area])
+            clear(storage, area);
+    if (foreign)
+        clear_samples(service);
     v->counted = v->newest != FT_AREAS;
     v->stored = v->counted && bring_up(v);
     if (!v->stored)
@@ -254,7 +310,7 @@ static void save(ft_saver *v, const ft_wire_task *task)
 {
     ft_service *s = v->service;
     v->pending = false;
-    if (!s->node)
+    if (!s->node || v->head[PARAMETER_BYTES] > FT_SAVER_PARAMETERS)
         return;
     uint32_t desk_at = ft_work_at(s, FT_DO_INSTALL);
     pen p = {v, s->memory + desk_at, s->samples_at > desk_at ? s->samples_at - desk_at : 0, v->newest == FT_AREA_MODEL_0, 0,
@@ -266,6 +322,7 @@ static void save(ft_saver *v, const ft_wire_task *task)
     ft_store_u32(v->head + SEQUENCE, ft_load_u32(v->head + SEQUENCE) + 1);
     memcpy(v->head + RUN, task->run, RUN_BYTES);
     ft_store_u32(v->head + ROUND, task->round);
+    owner(v->wire, v->head + OWNER);
     v->counted = true;
     v->saves++;
     if (written(&p)) {
@@ -301,12 +358,16 @@ static void loaded(ft_saver *v, const ft_wire_task *task)
 {
     const uint8_t *hash = task->objects[0].ref.hash;
     v->loaded_only = true;
-    if (v->stored && v->head[PARAMETER_BYTES] == task->parameter_bytes && memcmp(v->head + HASH, hash, FT_WIRE_HASH) == 0
+    if (v->stored && ours(v, v->head) && v->head[PARAMETER_BYTES] == task->parameter_bytes && memcmp(v->head + HASH, hash, FT_WIRE_HASH) == 0
         && memcmp(v->head + PARAMETERS, task->parameters, task->parameter_bytes) == 0)
         return; /* the slot has it, and perhaps values of a later round */
     v->stored = false;
     v->said[0] = 0;
     v->head[PARAMETER_BYTES] = task->parameter_bytes;
+    if (task->parameter_bytes > FT_SAVER_PARAMETERS) { /* no LOAD of today's: such a model is not kept */
+        v->pending = false;
+        return;
+    }
     memset(v->head + PARAMETERS, 0, FT_SAVER_PARAMETERS);
     memcpy(v->head + PARAMETERS, task->parameters, task->parameter_bytes);
     memcpy(v->head + HASH, hash, FT_WIRE_HASH);
@@ -315,14 +376,16 @@ static void loaded(ft_saver *v, const ft_wire_task *task)
 
 /* -- Between the wire and the service */
 
-/* A model that was brought up does not keep the next run's samples out. */
+/* A model that was brought up does not keep the next run's samples out; samples that find no room without it either do not end it. */
 static uint8_t *place(void *ctx, const ft_wire_task *task, uint32_t i, bool *have, ft_wire_reply *reply)
 {
     ft_saver *v = ctx;
     if (i == 0)
         settle(v, task);
     uint8_t *at = v->tasks.place(v->tasks.ctx, task, i, have, reply);
-    if (at || task->kind != FT_DO_PUT_DATA || reply->status != FT_ERR_NOMEM || !v->service->model_bytes)
+    uint32_t length = task->objects[i].ref.length, room = v->service->samples_at;
+    if (at || task->kind != FT_DO_PUT_DATA || reply->status != FT_ERR_NOMEM || !v->service->model_bytes
+        || length > room || ft_align8(length) + FT_SAMPLES_TAIL > room)
         return at;
     drop_model(v->service);
     memset(reply, 0, sizeof *reply);

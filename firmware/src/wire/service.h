@@ -19,6 +19,7 @@ static inline uint32_t ft_align8(uint32_t bytes) { return (bytes + 7) & ~7u; }
 /* samples.c */
 /* Where a part goes, as an offset; FT_SERVICE_NOWHERE with the reply saying why. */
 #define FT_SERVICE_NOWHERE 0xFFFFFFFFu
+enum { FT_SAMPLES_TAIL = 8 }; /* bytes behind each part in memory */
 uint32_t ft_samples_place(ft_service *s, const ft_wire_task *task, uint32_t length, ft_wire_reply *reply);
 void ft_samples_put(ft_service *s, const ft_wire_task *task, ft_wire_reply *reply);
 void ft_samples_bind(ft_service *s, ft_wire_reply *reply); /* gives the node its data */

@@ -64,7 +64,6 @@ void ft_object_read(const ft_wire_source *source, uint32_t from, uint8_t *out, u
 uint32_t ft_number_words(const ft_wire_reply *reply, char words[FT_WIRE_PROBLEM]); /* the problem with its numbers; returns bytes */
 
 /* task.c */
-enum { FT_TASK_NONE, FT_TASK_FETCHING, FT_TASK_COMPLETE, FT_TASK_DONE };
 void ft_task_come(ft_wire *wire, const uint8_t *payload, uint32_t count);
 void ft_task_complete(ft_wire *wire); /* all objects are there, or cannot be */
 void ft_task_do(ft_wire *wire);

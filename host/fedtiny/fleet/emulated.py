@@ -14,6 +14,8 @@ from fedtiny.link.messages import Profile
 from fedtiny.link.session import KEY_BYTES
 from fedtiny_export.errors import ConfigError
 
+AREAS = ("model-0", "model-1", "samples")  # what an emulated board keeps in files beside its record
+
 
 def prepare(roster: Roster, nodes: Sequence[str], tell: Callable[[str], None] = lambda text: None) -> None:
     """Builds the images that are missing and gives nodes without a key one, by writing their record: each is a program
@@ -44,10 +46,14 @@ def _wants_a_key(roster: Roster, node: str) -> bool:
 
 
 def _give_key(roster: Roster, node: str) -> None:
-    """A record written anew: whatever the node was before, it starts with this key and has never booted."""
+    """A record written anew: whatever the node was before, it starts with this key, without models or samples, and has
+    never booted.
+    """
     key, path = os.urandom(KEY_BYTES), roster.record(node)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for area in AREAS:
+            path.with_name(f"{path.name}.{area}").unlink(missing_ok=True)
         _write(path, record(node, key))
     except OSError as problem:
         raise ConfigError(f"cannot write the record {path}: {problem.strerror}.") from None

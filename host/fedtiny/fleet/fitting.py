@@ -11,7 +11,7 @@ from fedtiny.fleet.planning import refuse_what_does_not_fit
 from fedtiny.fleet.roster import Roster
 from fedtiny_export.errors import PlanError
 
-STORED = 1088  # FT_SERVICE_STORED of fedtiny_wire.h: what samples in storage take of memory
+STORED = 1088  # FT_SERVICE_STORED of fedtiny_storage.h: what samples in storage take of memory
 PART = 8  # bytes that each part of samples in memory takes besides
 
 

@@ -99,3 +99,5 @@ bool FedtinyNode::enrolled() const { return running_ && ft_wire_enrolled(&wire_)
 const char *FedtinyNode::device() const { return running_ ? ft_wire_device(&wire_) : ""; }
 
 ft_node *FedtinyNode::node() { return running_ ? ft_service_node(&service_) : NULL; }
+
+bool FedtinyNode::holds() const { return running_ && ft_wire_holds(&wire_); }

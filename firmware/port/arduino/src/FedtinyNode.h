@@ -37,7 +37,8 @@ public:
     void log(const char *text); /* a line for the host's log; the text stays until it is sent */
     bool enrolled() const;
     const char *device() const;
-    ft_node *node(); /* to infer between polls; NULL: there is no model yet */
+    ft_node *node(); /* to infer between polls, not while holds(); NULL: there is no model yet */
+    bool holds() const; /* what the host sends or fetches lies where the core computes (ft_wire_holds) */
 
 private:
     static uint32_t now_ms(void *ctx);

@@ -111,6 +111,8 @@ esp_err_t chip_start(ft_wire *wire, ft_service *service, ft_wire_facts *facts, c
     ft_service_start(service, memory.at, memory.bytes, own);
     if (bank.at)
         ft_service_banks(service, &bank, 1);
+    if (ft_wire_start(wire, &port, facts, ft_service_tasks(service)) != FT_OK)
+        return ESP_ERR_INVALID_STATE;
     ft_saver_start(&saver, service, wire, chip_areas());
-    return ft_wire_start(wire, &port, facts, ft_saver_tasks(&saver)) == FT_OK ? ESP_OK : ESP_ERR_INVALID_STATE;
+    return ESP_OK;
 }
