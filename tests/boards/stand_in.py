@@ -59,7 +59,7 @@ def write(board: dict[str, Any], address: int, image: Path, denied: str) -> None
         (folder / f"{address:#x}.part").write_bytes(data[: len(data) // 2])
         shutil.rmtree(BENCH / "sys" / board["place"])
         fail("libusb_bulk_transfer failed: LIBUSB_ERROR_NO_DEVICE")
-    time.sleep(0.3)  # long enough to see that boards are written at the same time
+    time.sleep(2 if board["state"] == "slow" else 0.1)
     (folder / f"{address:#x}").write_bytes(data)
     with (folder / "writes").open("a") as log:
         log.write(f"{time.monotonic()} end\n")

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,7 @@ def flash(words: list[str], images: dict[str, Made], tmp_path: Path, **options: 
     targets = flashing.find_targets(words, boards, usb.plugged(), everything=not words, chips=chips_seen())
     wanted = {target.board.name: target.board for target in targets}
     made = {name: images[name] if name in images else make(board, tmp_path) for name, board in wanted.items()}
-    outcomes = flashing.flash_all(targets, made, **{"answer_s": 3.0, **options})
+    outcomes = flashing.flash_all(targets, made, **{"answer_s": 10.0, **options})
     return {outcome.target.device.serial: outcome for outcome in outcomes}
 
 
@@ -108,11 +110,31 @@ def test_eight_boards_each_get_their_own_image_and_what_fails_says_what_to_do(
 
 
 def test_boards_are_written_at_the_same_time(bench: Bench, compiled: dict[str, Made], tmp_path: Path) -> None:
-    folders = [bench.plug(ST_LINK, f"A{n}", chip=F446, port=f"ttyACM{n}") for n in range(4)]
+    folders = [bench.plug(ST_LINK, f"A{n}", chip=F446, port=f"ttyACM{n}", state="slow") for n in range(4)]
     found = flash([], compiled, tmp_path)
     assert [outcome.state for outcome in found.values()] == ["answers"] * 4
     times = [[float(line.split()[0]) for line in (f / "writes").read_text().splitlines()] for f in folders]
     assert max(begun for begun, _ in times) < min(ended for _, ended in times)
+
+
+def test_a_copy_of_this_program_that_is_about_to_start_a_tool_holds_no_port(tmp_path: Path) -> None:
+    port = tmp_path / "ttyUSB0"
+    port.touch()
+    with port.open() as held:
+        child = os.fork()  # as subprocess does, for another board, before the tool runs in it
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        held.close()
+        assert usb.holders(str(port)) == []
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    hold = f"import sys; f = open({str(port)!r}); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert [number for number, _ in usb.holders(str(port))] == [holder.pid]
+        holder.communicate()
 
 
 def test_an_esp32_gets_its_three_parts_where_its_rom_looks_for_them(bench: Bench, tmp_path: Path) -> None:
@@ -231,7 +253,7 @@ def test_a_chip_that_left_its_loader_unheard_is_written(
 
 def test_a_port_that_comes_back_by_another_name_is_found_again(bench: Bench, tmp_path: Path) -> None:
     bench.plug(ESP_USB, "G1", chip="esp32c3", port="ttyACM0", state="reconnects")
-    outcome = flash(["esp32c3"], {}, tmp_path, answer_s=6.0)["G1"]
+    outcome = flash(["esp32c3"], {}, tmp_path)["G1"]
     assert (outcome.state, outcome.tries) == ("answers", 1), outcome.problem
 
 
@@ -253,7 +275,7 @@ def test_the_command_builds_once_and_reads_a_fleet_file(bench: Bench, fedtiny: F
     Path("lab.toml").write_text(
         "".join(f'[nodes.{n}]\nlink = "serial:{serial}"\nboard = "{board}"\n' for n, (board, serial) in nodes.items())
     )
-    done = fedtiny("flash", "--all", "--fleet", "lab.toml", "--answer-s", "3", "--json")
+    done = fedtiny("flash", "--all", "--fleet", "lab.toml", "--answer-s", "10", "--json")
     told = json.loads(done.out)
     assert done.code == 0
     assert [image["board"] for image in told["images"]] == ["esp32dev", "esp32s3"]

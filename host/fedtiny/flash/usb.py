@@ -79,11 +79,17 @@ def holders(path: str) -> list[tuple[int, str]]:
     for entry in PROC.glob("[0-9]*/fd"):
         try:
             files = [os.path.realpath(link) for link in entry.iterdir()]
-            if wanted in files and int(entry.parent.name) != os.getpid():
+            if wanted in files and int(entry.parent.name) != os.getpid() and not _about_to_become_a_tool(entry.parent):
                 found.append((int(entry.parent.name), (entry.parent / "comm").read_text().strip()))
         except OSError:  # another user's, or gone meanwhile
             continue
     return found
+
+
+def _about_to_become_a_tool(process: Path) -> bool:
+    """A copy of this program that has its open files until it starts the tool for another board."""
+    parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    return parent == os.getpid() and (process / "cmdline").read_bytes() == (PROC / "self" / "cmdline").read_bytes()
 
 
 def may_open(path: str) -> bool:
