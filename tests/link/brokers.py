@@ -165,6 +165,7 @@ async def _serve(account: Account, nodes: dict[str, Node]) -> None:
             async with aiomqtt.Client(
                 account.host, account.port, username=account.user, password=account.password, tls_context=tls,
                 protocol=aiomqtt.ProtocolVersion.V5, will=aiomqtt.Will(f"{root}{account.user}/state", b"lost", 1, True),
+                timeout=3,  # for a broker that dies while it is asked: a board tries again sooner than ten seconds
             ) as client:  # fmt: skip
                 await client.subscribe(f"{root}{alone}/dn", 0)
                 for name in nodes:
