@@ -7,12 +7,9 @@ interpreter's lock, so nodes on several threads run in parallel.
 from __future__ import annotations
 
 import ctypes as ct
-import os
-import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fedtiny_export.compiled import compiled_part
 from fedtiny_export.errors import CoreError, PlanError
 from fedtiny_export.graph import F32
 from fedtiny_export.masks import EncodedMask
@@ -92,17 +90,7 @@ class _TopKEntry(ct.Structure):
 
 
 def library_path() -> Path:
-    chosen = os.environ.get("FEDTINY_CORE")  # another build of the core, e.g. with sanitizers
-    if chosen:
-        return Path(chosen)
-    spec = find_spec("fedtiny_export")
-    places = [*(spec.submodule_search_locations or ())] if spec else []
-    places += [str(Path(sysconfig.get_path("platlib")) / "fedtiny_export")]  # an editable install's compiled part
-    for place in places:
-        path = Path(place) / "_core.so"
-        if path.exists():
-            return path
-    raise CoreError("the compiled C core is missing from this installation. Install the package: pip install .")
+    return compiled_part("_core.so", "FEDTINY_CORE")
 
 
 @cache

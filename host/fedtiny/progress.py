@@ -139,9 +139,9 @@ def print_summary(result: dict[str, Any], folder: Path) -> None:
     table.add_row("operations", f"{result['flops']['ratio_to_dense']:.1%} of dense training, the costliest round")
     if costs := result.get("costs"):  # not in runs of earlier versions
         part = costs["flops_total"] / costs["flops_dense_total"] if costs["flops_dense_total"] else 0.0
-        spent = f"{costs['flops_total']:.3g} training FLOPs of a node, {part:.1%} of dense"
+        spent = f"{costs['flops_total']:.3g} FLOPs of a node in all rounds, {part:.1%} of dense"
         held = f"{size(costs['paper_memory_bytes'])} of weights and gradients"
-        table.add_row("costs", f"{spent}; {held}; models given: {costs['models_given']}")
+        table.add_row("costs", f"{spent}; {held}; {costs['models_given']} models sent to a node")
     if result["failures"] or result["rejections"]:
         table.add_row("left out", f"{len(result['failures'])} failures, {len(result['rejections'])} rejected updates")
     table.add_row("model", f"{size(result['model_bytes'])}, sha256 {result['model_sha256'][:16]}…")

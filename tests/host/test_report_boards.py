@@ -100,9 +100,14 @@ def test_the_table_of_boards_adds_up_both_ends(tmp_path: Path) -> None:
 
 
 def test_a_node_without_a_link_says_no_more_than_there_is(tmp_path: Path) -> None:
-    part = part_of(shown(tmp_path, NATIVE), "node-03")
+    part = part_of(shown(tmp_path, STEADY, NATIVE), "node-03")
     assert "Time by kind of task" in part
     assert not any(words in part for words in ("sessions", "firmware", "Bytes down", "in all:"))
+
+
+def test_a_run_in_one_process_has_no_second_table_of_its_nodes(tmp_path: Path) -> None:
+    assert "<h2>Boards</h2>" not in shown(tmp_path, NATIVE)
+    assert "<h2>Boards</h2>" in shown(tmp_path, STEADY, NATIVE)
 
 
 @pytest.mark.parametrize("key", sorted(STEADY))

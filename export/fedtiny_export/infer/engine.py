@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import ctypes as ct
-import os
-import sysconfig
 from collections.abc import Sequence
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 
+from fedtiny_export.compiled import compiled_part
 from fedtiny_export.errors import BlobError, CoreError
 from fedtiny_export.infer.network import Array, Network, Tensor
 from fedtiny_export.infer.program import Program
@@ -29,25 +26,9 @@ class _Program(ct.Structure):
     _fields_ = [("blob", ct.c_void_p), *((name, ct.c_uint32) for name in ("ops", "inputs", "outputs", "arena_bytes"))]
 
 
-def library_path() -> Path:
-    chosen = os.environ.get("FEDTINY_INFER")  # another build of the engine, e.g. with sanitizers
-    if chosen:
-        return Path(chosen)
-    spec = find_spec("fedtiny_export")
-    places = [*(spec.submodule_search_locations or ())] if spec else []
-    places += [str(Path(sysconfig.get_path("platlib")) / "fedtiny_export")]  # an editable install's compiled part
-    for place in places:
-        path = Path(place) / "_infer.so"
-        if path.exists():
-            return path
-    raise CoreError(
-        "the compiled inference engine is missing from this installation. Install the package: pip install ."
-    )
-
-
 @cache
 def _library() -> ct.CDLL:
-    lib = ct.CDLL(str(library_path()))
+    lib = ct.CDLL(str(compiled_part("_infer.so", "FEDTINY_INFER")))
     lib.fti_load.restype, lib.fti_load.argtypes = ct.c_int, [ct.POINTER(_Program), ct.c_void_p, ct.c_size_t]
     lib.fti_run.restype, lib.fti_run.argtypes = None, [ct.POINTER(_Program), ct.c_void_p]
     lib.fti_run_op.restype, lib.fti_run_op.argtypes = None, [ct.POINTER(_Program), ct.c_void_p, ct.c_uint32]

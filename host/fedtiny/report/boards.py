@@ -17,9 +17,9 @@ MOST = 100  # boards with a part of their own: a page of thousands would help no
 
 
 def boards(result: Mapping[str, Any]) -> str:
-    """The section; "" for a run that says nothing of its boards."""
+    """The section; "" for a run without boards: of nodes in the host's process the table of nodes says all there is."""
     found = dicts(result.get("boards"))
-    if not found:
+    if all(board.get("bytes") is None for board in found):
         return ""
     note = ""
     if len(found) > MOST:
