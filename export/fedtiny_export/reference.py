@@ -46,8 +46,8 @@ class GraphModule(nn.Module):
                 self.register_buffer(self._keys[param.name], value)
             else:
                 self.register_parameter(self._keys[param.name], nn.Parameter(value))
-        self._first = graph.first_trained(last_layers)
-        for op in graph.ops[: self._first]:
+        self.first_trained = graph.first_trained(last_layers)
+        for op in graph.ops[: self.first_trained]:
             for index in op.params:
                 self.param(graph.params[index].name).requires_grad_(False)
         self._input_shape = graph.tensors[graph.input].shape
@@ -87,7 +87,7 @@ class GraphModule(nn.Module):
     def _run(self, x: Tensor, moments: Moments | None) -> Tensor:
         values: dict[int, Tensor] = {self.graph.input: x.reshape(-1, *self._input_shape)}
         for number, (op, keys) in enumerate(self._steps):
-            batch_statistics = self.training and self.norm == "batch" and number >= self._first
+            batch_statistics = self.training and self.norm == "batch" and number >= self.first_trained
             source = values[op.inputs[0]]
             params = [self._tensor(key) for key in keys]
             if op.kind is OpKind.ADD:

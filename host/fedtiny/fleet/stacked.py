@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedtiny.federation.tasks import Train, Update
+from fedtiny.fleet.grouped import Grouped, layout
 from fedtiny.fleet.order import shuffled
 from fedtiny.fleet.upload import uploaded
 from fedtiny_export.graph import F32
@@ -48,35 +49,34 @@ def train_together(models: Sequence[NodeModel], data: Sequence[tuple[Tensor, Ten
         visits[row, : steps[k]] = offsets[k] + _visits(len(data[k][0]), size, task).reshape(-1, size)
     where = torch.from_numpy(visits).to(device)
     flat = torch.stack([models[k].flat for k in order])
-    live = torch.stack([models[k].live for k in order])
+    live = torch.stack([models[k].live for k in order]) if any(model.masked for model in models) else None
     momentum = torch.zeros_like(flat)
-    masked = any(model.masked for model in models)
-    step = _step(first)
-    tallies = [_Tally() for _ in order]
-    for number in range(max(ends)):
-        active = sum(end > number for end in ends)
-        chosen = where[:active, number]
-        grad, (losses, hits, moments) = step(flat[:active], x[chosen], y[chosen])
-        grad = grad.add(flat[:active], alpha=task.weight_decay)
-        grad[:, : first.constants] = 0.0
-        if masked:
-            grad.mul_(live[:active])
-        momentum[:active].mul_(task.momentum).add_(grad)
-        flat[:active].sub_(momentum[:active], alpha=task.lr)
-        for row in range(active):
-            if number >= ends[row] - ends[row] // task.epochs:  # its last epoch
-                tallies[row].add(losses[row], hits[row], [(s[row], m[row]) for s, m in moments])
+    seen: list[_Seen] = []
+    first.module.train()
+    began = 0
+    for end in sorted(set(ends)):  # between two ends the same nodes train
+        active = sum(other >= end for other in ends)
+        stack = _Stack(first, flat[:active], momentum[:active], None if live is None else live[:active])
+        for number in range(began, end):
+            chosen = where[:active, number].T
+            seen.append(stack.step(x[chosen], y[chosen], task))
+        flat[:active], momentum[:active] = stack.rows()
+        began = end
     updates: list[Update | None] = [None] * len(models)
     for row, k in enumerate(order):
         models[k].flat.copy_(flat[row])
-        per_channel = [size * positions for positions in first.norm_positions]
+        last = ends[row] // task.epochs
+        losses, hits, moments = (
+            torch.stack([part[row] for part in parts])
+            for parts in zip(*((s.losses, s.hits, s.moments) for s in seen[ends[row] - last : ends[row]]), strict=True)
+        )
         updates[k] = Update(
             values=uploaded(models[k].values(), task.upload),
-            moments=tallies[row].moments(per_channel),
+            moments=_moments(moments, first, size),
             samples=len(data[k][0]),
-            seen=ends[row] // task.epochs * size,
-            loss_sum=float(torch.stack(tallies[row].losses).double().sum()),
-            correct=int(torch.stack(tallies[row].hits).sum()),
+            seen=last * size,
+            loss_sum=float(losses.double().sum()),
+            correct=int(hits.sum()),
         )
     return [update for update in updates if update is not None]
 
@@ -87,59 +87,68 @@ def _visits(samples: int, size: int, task: Train) -> np.ndarray:
     return np.concatenate([shuffled(samples, (task.seed + epoch) & _U32)[:whole] for epoch in range(task.epochs)])
 
 
-class _WithMoments(nn.Module):
-    """A module whose call also gives the moments of its batch norms."""
+class _Seen(NamedTuple):
+    """What the nodes of a stack saw in one step, node by node."""
 
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Any:
-        return self.inner.forward_with_moments(x)  # type: ignore[operator]
+    losses: Tensor
+    hits: Tensor
+    moments: Sequence[Tensor]
 
 
-def _step(model: NodeModel) -> Callable[[Tensor, Tensor, Tensor], Any]:
-    """(N, P) weights, (N, B, C, H, W) samples, (N, B) labels -> (N, P) gradients, and per node the loss and hits summed
-    over its batch and the sums and squared deviations of each norm."""
-    module = _WithMoments(model.module)
-    module.train()
-    names = {id(param): name for name, param in module.named_parameters()}
-    spans, at = [], 0
-    for param in model.params:
-        spans.append((names[id(param)], at, param.shape))
-        at += param.numel()
-    buffers = dict(module.named_buffers())
+class _Stack:
+    """Weights and momentum (N, P) of nodes that train together, held parameter by parameter as `Grouped` wants them."""
 
-    def loss(weights: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Any]:
-        params = {name: weights[start : start + shape.numel()].view(shape) for name, start, shape in spans}
-        outputs, moments = torch.func.functional_call(module, (params, buffers), (x,))
-        losses, hits = sample_losses(model.loss, outputs, x, y)
-        told = [(sums, squares) for sums, squares, _ in moments]
-        return losses.mean(), (losses.sum().detach(), hits.sum(), told)
+    def __init__(self, model: NodeModel, flat: Tensor, momentum: Tensor, live: Tensor | None) -> None:
+        self._nodes, self._loss = len(flat), model.loss
+        self._shapes = [param.shape for param in model.params]
+        self._fixed = sum(not param.requires_grad for param in model.params)  # these come first
+        self._program = Grouped(model.module, self._nodes)
+        self._weights, self._momentum = self._by_param(flat), self._by_param(momentum)
+        self._live = None if live is None else self._by_param(live)[self._fixed :]
+        for weight in self._weights[self._fixed :]:
+            weight.requires_grad_()
 
-    step: Callable[[Tensor, Tensor, Tensor], Any] = torch.func.vmap(torch.func.grad(loss, has_aux=True))
-    return step
+    def step(self, x: Tensor, y: Tensor, task: Train) -> _Seen:
+        """SGD by x (B, N, ...), y (B, N)."""
+        outputs, moments = self._program.run(self._weights, x)
+        samples, labels = x.transpose(0, 1).flatten(0, 1), y.T.reshape(-1)
+        losses, hits = sample_losses(self._loss, outputs.flatten(0, 1), samples, labels)
+        weights, momentum = self._weights[self._fixed :], self._momentum[self._fixed :]
+        # each node's loss has gradients for its own weights alone
+        gradients = torch.autograd.grad(losses.sum() / len(x), weights)
+        with torch.no_grad():
+            torch._foreach_add_(gradients, weights, alpha=task.weight_decay)
+            if self._live is not None:
+                torch._foreach_mul_(gradients, self._live)
+            torch._foreach_mul_(momentum, task.momentum)
+            torch._foreach_add_(momentum, gradients)
+            torch._foreach_add_(weights, momentum, alpha=-task.lr)
+        return _Seen(losses.detach().view(self._nodes, -1).sum(1), hits.view(self._nodes, -1).sum(1), moments.unbind(1))
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """Weights and momentum (N, P)."""
+        return self._by_node(self._weights), self._by_node(self._momentum)
+
+    def _by_param(self, rows: Tensor) -> list[Tensor]:
+        parts = torch.split(rows, [shape.numel() for shape in self._shapes], dim=1)
+        whole = [part.reshape(-1, *shape[1:]) for part, shape in zip(parts, self._shapes, strict=True)]
+        return [part.clone(memory_format=layout(part)) for part in whole]
+
+    def _by_node(self, parts: list[Tensor]) -> Tensor:
+        return torch.cat([part.detach().reshape(self._nodes, -1) for part in parts], dim=1)
 
 
-class _Tally:
-    """What one node saw in its last epoch."""
+def _moments(batches: Tensor, model: NodeModel, size: int) -> F32:
+    """sum[C], m2[C] of each norm over all micro-batches (Chan's formula, in float64).
 
-    def __init__(self) -> None:
-        self.losses: list[Tensor] = []
-        self.hits: list[Tensor] = []
-        self._moments: list[list[tuple[Tensor, Tensor]]] = []
-
-    def add(self, loss: Tensor, hits: Tensor, moments: list[tuple[Tensor, Tensor]]) -> None:
-        self.losses.append(loss)
-        self.hits.append(hits)
-        self._moments.append(moments)
-
-    def moments(self, per_channel: Sequence[int]) -> F32:
-        """sum[C], m2[C] of each norm over all its micro-batches (Chan's formula, in float64)."""
-        parts: list[Tensor] = []
-        for count, norm in zip(per_channel, zip(*self._moments, strict=True), strict=True):
-            sums = torch.stack([s for s, _ in norm]).double()
-            squares = torch.stack([m for _, m in norm]).double()
-            mean = sums.sum(0) / (count * len(norm))
-            parts += [sums.sum(0), squares.sum(0) + count * ((sums / count - mean) ** 2).sum(0)]
-        return torch.cat(parts).float().cpu().numpy() if parts else np.zeros(0, np.float32)
+    `batches` (micro-batches, 2, channels of all norms): mean and variance of each.
+    """
+    parts: list[Tensor] = []
+    widths = [model.graph.tensors[op.output].shape[0] for op in model.graph.batchnorms]
+    for (means, variances), positions in zip(
+        (norm.double().unbind(1) for norm in torch.split(batches, widths, dim=2)), model.norm_positions, strict=True
+    ):
+        count = size * positions
+        between = (means - means.mean(0)).square().sum(0)
+        parts += [count * means.sum(0), count * (variances.sum(0) + between)]
+    return torch.cat(parts).float().cpu().numpy() if parts else np.zeros(0, np.float32)
