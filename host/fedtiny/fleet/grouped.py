@@ -38,13 +38,13 @@ class Grouped:
             for op in graph.ops
         ]
 
-    def run(self, weights: Sequence[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs (nodes, B, K), and mean and biased variance (2, nodes, channels of all batch norms) of their inputs.
+    def run(self, weights: Sequence[Tensor], x: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Outputs (nodes, B, K), and of each batch norm's input, node after node, mean and 1 / sqrt(variance + eps).
 
         `weights`: in the order of `Graph.trained`, those of all nodes along the first axis. `x`: (B, nodes, ...).
         """
         graph = self._module.graph
-        moments: list[Tensor] = []
+        moments: list[tuple[Tensor, Tensor]] = []
         channels, height, width = graph.tensors[graph.input].shape
         x = x.reshape(len(x), self._nodes * channels, height, width)
         maps = {graph.input: x.contiguous(memory_format=layout(x))}
@@ -61,18 +61,19 @@ class Grouped:
             else:
                 maps[op.output] = self._module.operate(op, source, [*params])
         outputs = maps[graph.output]
-        told = torch.cat(moments, 2) if moments else x.new_zeros(2, self._nodes, 0)
-        return outputs.reshape(len(outputs), self._nodes, -1).transpose(0, 1), told
+        return outputs.reshape(len(outputs), self._nodes, -1).transpose(0, 1), moments
 
-    def _norm(self, op: Op, number: int, source: Tensor, params: Sequence[Tensor], moments: list[Tensor]) -> Tensor:
+    def _norm(
+        self, op: Op, number: int, source: Tensor, params: Sequence[Tensor], moments: list[tuple[Tensor, Tensor]]
+    ) -> Tensor:
         gamma, beta, mean, var = params
         if self._module.norm == "batch" and number >= self._module.first_trained:
-            out, mean, scale = torch.native_batch_norm(source, gamma, beta, None, None, True, 0.0, op.eps)
-            seen, spread = mean.detach(), (scale.detach().square().reciprocal() - op.eps).clamp(min=0.0)
+            out, seen, scale = torch.native_batch_norm(source, gamma, beta, None, None, True, 0.0, op.eps)
         else:
             out = torch.batch_norm(source, gamma, beta, mean, var, False, 0.0, op.eps, False)
             spread, seen = torch.var_mean(source.detach(), dim=(0, 2, 3), correction=0)
-        moments.append(torch.stack((seen, spread)).view(2, self._nodes, -1))
+            scale = torch.rsqrt(spread + op.eps)
+        moments.append((seen, scale))
         return out
 
     def _linear(self, source: Tensor, params: Sequence[Tensor]) -> Tensor:

@@ -191,7 +191,8 @@ class NodeModel:
         self.module.load_arrays(unpack_stats(self.graph, stats))
 
     def values(self) -> F32:
-        return self.flat[self.live > 0].cpu().numpy()
+        kept = self.flat[self.live > 0] if self.masked else self.flat.clone()
+        return kept.cpu().numpy()
 
     def forward(self, x: Tensor, *, training: bool) -> Tensor:
         self.module.train(training)

@@ -59,20 +59,21 @@ def train_together(models: Sequence[NodeModel], data: Sequence[tuple[Tensor, Ten
         stack = _Stack(first, flat[:active], momentum[:active], None if live is None else live[:active])
         for number in range(began, end):
             chosen = where[:active, number].T
-            seen.append(stack.step(x[chosen], y[chosen], task))
+            stack.step(x[chosen], y[chosen], task)
+        seen.append(stack.seen())
         flat[:active], momentum[:active] = stack.rows()
         began = end
     updates: list[Update | None] = [None] * len(models)
     for row, k in enumerate(order):
         models[k].flat.copy_(flat[row])
         last = ends[row] // task.epochs
-        losses, hits, moments = (
-            torch.stack([part[row] for part in parts])
-            for parts in zip(*((s.losses, s.hits, s.moments) for s in seen[ends[row] - last : ends[row]]), strict=True)
+        losses, hits, means, variances = (
+            torch.cat([steps[:, row] for steps in part if row < steps.shape[1]])[-last:]
+            for part in zip(*seen, strict=True)
         )
         updates[k] = Update(
             values=uploaded(models[k].values(), task.upload),
-            moments=_moments(moments, first, size),
+            moments=_moments(means, variances, first, size),
             samples=len(data[k][0]),
             seen=last * size,
             loss_sum=float(losses.double().sum()),
@@ -88,11 +89,12 @@ def _visits(samples: int, size: int, task: Train) -> np.ndarray:
 
 
 class _Seen(NamedTuple):
-    """What the nodes of a stack saw in one step, node by node."""
+    """What nodes that trained together saw, (steps, nodes[, channels of all norms])."""
 
     losses: Tensor
     hits: Tensor
-    moments: Sequence[Tensor]
+    means: Tensor
+    variances: Tensor
 
 
 class _Stack:
@@ -107,8 +109,10 @@ class _Stack:
         self._live = None if live is None else self._by_param(live)[self._fixed :]
         for weight in self._weights[self._fixed :]:
             weight.requires_grad_()
+        self._eps = [op.eps for op in model.graph.batchnorms]
+        self._seen: list[tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]] = []
 
-    def step(self, x: Tensor, y: Tensor, task: Train) -> _Seen:
+    def step(self, x: Tensor, y: Tensor, task: Train) -> None:
         """SGD by x (B, N, ...), y (B, N)."""
         outputs, moments = self._program.run(self._weights, x)
         samples, labels = x.transpose(0, 1).flatten(0, 1), y.T.reshape(-1)
@@ -123,11 +127,32 @@ class _Stack:
             torch._foreach_mul_(momentum, task.momentum)
             torch._foreach_add_(momentum, gradients)
             torch._foreach_add_(weights, momentum, alpha=-task.lr)
-        return _Seen(losses.detach().view(self._nodes, -1).sum(1), hits.view(self._nodes, -1).sum(1), moments.unbind(1))
+        self._seen.append((losses.detach(), hits, moments))
+
+    def seen(self) -> _Seen:
+        """In all steps so far. Computed at once: small operations in every step would cost as much as its norms."""
+        losses, hits, moments = zip(*self._seen, strict=True)
+        norms = [[torch.stack(part) for part in zip(*norm, strict=True)] for norm in zip(*moments, strict=True)]
+        means = [self._split(mean) for mean, _ in norms]
+        spreads = [
+            self._split(scale.square().reciprocal() - eps).clamp(min=0.0)
+            for (_, scale), eps in zip(norms, self._eps, strict=True)
+        ]
+        none = [losses[0].new_zeros(len(losses), self._nodes, 0)]
+        return _Seen(
+            self._split(torch.stack(losses)).sum(2),
+            self._split(torch.stack(hits)).sum(2),
+            torch.cat(means or none, 2),
+            torch.cat(spreads or none, 2),
+        )
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """Weights and momentum (N, P)."""
         return self._by_node(self._weights), self._by_node(self._momentum)
+
+    def _split(self, steps: Tensor) -> Tensor:
+        """(steps, nodes * n) -> (steps, nodes, n)"""
+        return steps.view(len(steps), self._nodes, -1)
 
     def _by_param(self, rows: Tensor) -> list[Tensor]:
         parts = torch.split(rows, [shape.numel() for shape in self._shapes], dim=1)
@@ -138,17 +163,15 @@ class _Stack:
         return torch.cat([part.detach().reshape(self._nodes, -1) for part in parts], dim=1)
 
 
-def _moments(batches: Tensor, model: NodeModel, size: int) -> F32:
-    """sum[C], m2[C] of each norm over all micro-batches (Chan's formula, in float64).
-
-    `batches` (micro-batches, 2, channels of all norms): mean and variance of each.
-    """
-    parts: list[Tensor] = []
+def _moments(means: Tensor, variances: Tensor, model: NodeModel, size: int) -> F32:
+    """sum[C], m2[C] of each norm over all micro-batches (Chan's formula, in float64), of its mean and variance in each,
+    (micro-batches, channels of all norms)."""
     widths = [model.graph.tensors[op.output].shape[0] for op in model.graph.batchnorms]
-    for (means, variances), positions in zip(
-        (norm.double().unbind(1) for norm in torch.split(batches, widths, dim=2)), model.norm_positions, strict=True
-    ):
-        count = size * positions
-        between = (means - means.mean(0)).square().sum(0)
-        parts += [count * means.sum(0), count * (variances.sum(0) + between)]
+    parts: list[Tensor] = []
+    for mean, variance, positions in zip(
+        torch.split(means.double(), widths, 1), torch.split(variances.double(), widths, 1), model.norm_positions,
+        strict=True,
+    ):  # fmt: skip
+        between = (mean - mean.mean(0)).square().sum(0)
+        parts += [size * positions * mean.sum(0), size * positions * (variance.sum(0) + between)]
     return torch.cat(parts).float().cpu().numpy() if parts else np.zeros(0, np.float32)
