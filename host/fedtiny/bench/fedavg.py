@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -65,7 +65,7 @@ def train_locally(module: nn.Module, x: Tensor, y: Tensor) -> float:
         loss = cross_entropy(module(x[batch]), y[batch])
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-    return float(loss)
+    return float(loss.detach())
 
 
 def plain_loop(nodes: int, count: int) -> Callable[[], None]:
@@ -73,19 +73,20 @@ def plain_loop(nodes: int, count: int) -> Callable[[], None]:
     module = net().to(device())
     state = copy.deepcopy(module.state_dict())
     held = [tensors(node, count) for node in range(nodes)]
-    weight = sum(len(x) for x, _ in held)
 
     def work() -> None:
-        total: dict[str, Tensor] = {}
+        found = []
         for x, y in held:
             module.load_state_dict(state)
             train_locally(module, x, y)
-            _add(total, module.state_dict(), len(x) / weight)
-        state.update(total)
+            found.append((copy.deepcopy(module.state_dict()), len(x)))
+        state.update(average(found))
 
     return work
 
 
-def _add(total: dict[str, Tensor], state: Mapping[str, Tensor], share: float) -> None:
-    for name, value in state.items():
-        total[name] = total[name] + value * share if name in total else value * share
+def average(states: Sequence[tuple[Mapping[str, Tensor], int]]) -> dict[str, Tensor]:
+    """Of all parameters and statistics, weighted by samples."""
+    total = sum(count for _, count in states)
+    first, _ = states[0]
+    return {name: sum((state[name] * (count / total) for state, count in states), 0 * first[name]) for name in first}
