@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,6 +11,9 @@ from torch import Tensor
 
 from fedtiny_export.graph import Op, OpKind
 from fedtiny_export.reference import GraphModule
+
+_FORGET_THEIR_OUTPUT = (OpKind.CONV2D, OpKind.BATCHNORM, OpKind.GROUPNORM, OpKind.ADD)
+"""Their gradients need it not: what follows may write over it."""
 
 
 def layout(x: Tensor) -> torch.memory_format:
@@ -32,6 +36,15 @@ class Grouped:
             index: module.param(param.name).detach().repeat(nodes)
             for index, param in enumerate(graph.params)
             if index not in self._trained
+        }
+        readers = Counter(index for op in graph.ops for index in op.inputs)
+        makers = {op.output: op.kind for op in graph.ops}
+        self._in_place = {
+            op.output
+            for op in graph.ops
+            if op.kind is OpKind.RELU
+            and readers[op.inputs[0]] == 1
+            and makers.get(op.inputs[0]) in _FORGET_THEIR_OUTPUT
         }
         self._ops = [
             replace(op, groups=op.groups * nodes) if op.kind in (OpKind.CONV2D, OpKind.GROUPNORM) else op
@@ -56,6 +69,8 @@ class Grouped:
             params = [weights[self._trained[i]] if i in self._trained else self._fixed[i] for i in op.params]
             if op.kind is OpKind.BATCHNORM:
                 maps[op.output] = self._norm(op, number, source, params, moments)
+            elif op.output in self._in_place:
+                maps[op.output] = torch.relu_(source)
             elif op.kind is OpKind.LINEAR:
                 maps[op.output] = self._linear(source, params)
             else:

@@ -301,8 +301,11 @@ class _Node:
         if len(values) != int(live.sum()):
             raise ValueError(f"{len(values)} values for {int(live.sum())} live weights")
         model.live = live
-        model.flat.zero_()
-        model.flat[live > 0] = values
+        if model.masked:
+            model.flat.zero_()
+            model.flat[live > 0] = values
+        else:
+            model.flat.copy_(values)
         if task.stats is not None:
             model.stats = task.stats.copy()
             model.set_stats(model.stats)
