@@ -16,7 +16,7 @@ from fedtiny_export.blob import write_blob
 from fedtiny_export.masks import encode_mask
 from fedtiny_export.values import pack_values
 
-from .runs import model, samples
+from .runs import full_model, model, samples
 
 TRAIN = Train(epochs=2, lr=0.05, momentum=0.9, weight_decay=1e-3, seed=0xFFFFFFFF)
 SIZES = (20, 45, 8, 33)  # steps of 2, 5, 1 and 4 micro-batches an epoch
@@ -66,6 +66,22 @@ def test_a_stack_trains_as_its_nodes_do_alone(norm: str, changes: dict) -> None:
     """Nodes of unequal size: values, moments, losses, hits and counts; the tolerance is that of 20 steps in float32."""
     orders = {f"n{k}": [load(norm, **changes), TRAIN, MeasureBn(subset=Subset.ALL)] for k in range(len(SIZES))}
     assert_alike(answers(True, orders), answers(False, orders))
+
+
+@pytest.mark.parametrize("name", ["lenet-mini", "ds-cnn-mini", "resnet8"])
+def test_a_stack_knows_every_operator_of_the_reference_models(name: str) -> None:
+    """Biases, pools, depthwise convolutions, a shortcut without a norm; dense, so that values go whole."""
+    whole = full_model(name)
+    blob = write_blob(whole.graph, whole.arrays, {})
+    generator = np.random.default_rng(0)
+    orders = {}
+    for k, size in enumerate((8, 24)):
+        x = generator.normal(size=(size, 1, 28, 28)).astype(np.float32)
+        y = generator.integers(0, 10, size).astype(np.uint16)
+        values = pack_values(whole.graph, whole.arrays, {})
+        tasks = [Load(blob=blob, micro_batch=8), Install(values=values), replace(TRAIN, epochs=1, lr=0.001)]
+        orders[f"n{k}"] = [PutData(x=x, y=y, dev_count=2), *tasks]
+    assert_alike(answers(True, orders, (8, 24)), answers(False, orders, (8, 24)))
 
 
 def test_nodes_may_have_masks_of_their_own() -> None:
