@@ -62,7 +62,7 @@ class FleetSettings(Section):
     device: str = Field(
         "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="of the simulated fleet: cpu, cuda or cuda:0"
     )
-    stacked: bool = Field(False, description="simulated nodes train as one torch program; for GPUs and many nodes")
+    stacked: bool = Field(False, description="simulated nodes train as one torch program (one a core, on a CPU)")
     file: str | None = Field(None, description="the fleet file of a wire fleet (docs/fleet.md)")
 
 
