@@ -317,7 +317,7 @@ def bench_simulation(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Local steps a second of simulated and native nodes, beside a loop in torch and Flower; on a GPU where there is one.
+    """Local steps a second of simulated and native nodes, beside a torch loop and Flower; on a GPU where there is one.
 
     [bold]fedtiny bench simulation[/] · [bold]fedtiny bench simulation --only speedup[/]
     """
