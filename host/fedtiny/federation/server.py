@@ -91,7 +91,8 @@ def load_task(graph: Graph, arrays: Mapping[str, F32], masks: Masks, method: Met
 
 def first_load(model: Model, method: Method, settings: ServerSettings, public: Public | None = None) -> Load:
     """What a fresh run's nodes get first; the same as theirs, so that a plan can be made before any node is there."""
-    masks, arrays = method.start(model, seed=settings.seed, public=public).masks, dict(model.arrays)
+    start = method.start(model, seed=settings.seed, public=public)
+    masks, arrays = start.masks, dict(model.arrays) | dict(start.arrays)
     for layer, mask in masks.items():
         name = model.graph.layer_names[layer]
         arrays[name] = np.where(mask, arrays[name], np.float32(0))
@@ -212,6 +213,7 @@ class Server:
         model = self.model
         start = self._method.start(model, seed=self._settings.seed, public=self._public)
         self._memory = dict(start.memory)
+        self._arrays |= start.arrays
         self._install(start.masks)
         self._holdings.publish(self._masks)
         if start.probe is not None:
