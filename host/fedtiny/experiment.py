@@ -18,7 +18,7 @@ from fedtiny.boards import Board, board_files, load_board, node_banks, refuse_tr
 from fedtiny.config import Config, keys, load_config, method_of, to_toml, value_of
 from fedtiny.federation.records import Event, RoundRecord, Selection
 from fedtiny.federation.server import Server, ServerSettings, first_load, ignore, quorum_of
-from fedtiny.federation.tasks import Fleet, Load, NodeFailure, NodeReport, PutData, Report
+from fedtiny.federation.tasks import Fleet, Load, NodeFailure, NodeReport, Norm, PutData, Report
 from fedtiny.journal import SqliteJournal
 from fedtiny.pruning import FedTiny, Method, Public
 from fedtiny.runfolder import (
@@ -310,7 +310,7 @@ class Experiment:
                 input_shape=self.dataset.input_shape,
                 classes=self.dataset.classes,
                 width=width,
-                norm=settings.norm,
+                norm="batch" if settings.norm == "frozen" else settings.norm,
                 seed=self.config.seed,
             )
 
@@ -427,6 +427,7 @@ class Experiment:
             lr_decay=train.lr_decay,
             lr_final=train.lr_final,
             micro_batch=train.micro_batch,
+            norm=Norm.FROZEN if self.config.model.norm == "frozen" else Norm.BATCH,
             loss=train.loss,
             keep=train.keep,
             upload=train.upload,

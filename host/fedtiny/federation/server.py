@@ -390,7 +390,7 @@ class Server:
         else:
             values = aggregate.average_values([u.values for u in updates], [u.samples for u in updates])
             self._arrays |= unpack_values(self._graph, values, self.masks)
-        if self._graph.batchnorms:
+        if self._graph.batchnorms and self._settings.norm is not Norm.FROZEN:  # frozen norms measure nothing
             stats = aggregate.combine_moments(self._graph, [u.moments for u in updates], [u.seen for u in updates])
             self._arrays |= {
                 name: array
@@ -439,6 +439,8 @@ class Server:
         moments = [_only(replies, Moments) for replies in answers.values()]
         rows, counts = [answer.moments[0] for answer in moments], [answer.samples for answer in moments]
         self._arrays |= unpack_stats(self._graph, aggregate.combine_moments(self._graph, rows, counts))
+        if self._trains_with_stored_statistics:
+            self._holdings.publish(self._masks)
 
     def _ask(
         self,

@@ -342,7 +342,7 @@ class _Node:
                 model.module.train()
                 total = _Sums()
                 for batch in torch.split(x, model.micro_batch):
-                    total.add(model.module.forward_with_moments(batch)[1])
+                    total.add(model.module.forward_with_moments(batch, measuring=True)[1])
                 rows.append(total.vector())
         return Moments(moments=np.stack(rows), samples=len(x))
 
