@@ -99,12 +99,12 @@ def test_nodes_begin_with_the_students_weights():
     fleet = WatchedFleet(shards(2))
     run = server(fleet, how=kd(), rounds=1, public=public())
     run.prepare()
-    masks, arrays = kd().start(model(), seed=0, public=public()).masks, run.model.arrays
+    start, arrays = kd().start(model(), seed=0, public=public()), run.model.arrays
     assert loss_of(arrays) < loss_of(model().arrays)
     load = fleet.tasks(Load)[0][2]
-    assert load.blob == first_load(model(), kd(), settings(), public()).blob
+    assert load.blob == first_load(model(), start, kd(), settings()).blob
     assert run.density == pytest.approx(DENSITY, abs=0.02)
-    assert all(np.array_equal(mask, run.masks[model().graph.layer_names[layer]]) for layer, mask in masks.items())
+    assert all(np.array_equal(mask, run.masks[model().graph.layer_names[layer]]) for layer, mask in start.masks.items())
 
 
 def test_masks_may_go_on_changing_from_a_students():

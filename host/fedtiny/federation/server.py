@@ -89,14 +89,13 @@ def load_task(graph: Graph, arrays: Mapping[str, F32], masks: Masks, method: Met
     )
 
 
-def first_load(model: Model, method: Method, settings: ServerSettings, public: Public | None = None) -> Load:
+def first_load(model: Model, start: Start, method: Method, settings: ServerSettings) -> Load:
     """What a fresh run's nodes get first; the same as theirs, so that a plan can be made before any node is there."""
-    start = method.start(model, seed=settings.seed, public=public)
-    masks, arrays = start.masks, dict(model.arrays) | dict(start.arrays)
-    for layer, mask in masks.items():
+    arrays = dict(model.arrays) | dict(start.arrays)
+    for layer, mask in start.masks.items():
         name = model.graph.layer_names[layer]
         arrays[name] = np.where(mask, arrays[name], np.float32(0))
-    return load_task(model.graph, arrays, masks, method, settings)
+    return load_task(model.graph, arrays, start.masks, method, settings)
 
 
 class Server:
@@ -204,14 +203,14 @@ class Server:
         self._holdings.forget_all()
         self._saved = state
 
-    def prepare(self) -> Selection | None:
+    def prepare(self, start: Start | None = None) -> Selection | None:
         """Loads the nodes and, where the method offers a pool, lets their development sets choose a candidate; where it
         asks for a probe, has them train once and loads them anew with what comes of it.
 
-        Raises QuorumLost where too few nodes answer.
+        `start`: what the method starts from, where it has been asked. Raises QuorumLost where too few nodes answer.
         """
         model = self.model
-        start = self._method.start(model, seed=self._settings.seed, public=self._public)
+        start = start or self._method.start(model, seed=self._settings.seed, public=self._public)
         self._memory = dict(start.memory)
         self._arrays |= start.arrays
         self._install(start.masks)

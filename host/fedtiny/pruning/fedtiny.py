@@ -58,6 +58,10 @@ class FedTiny(Method):
         _ = self._lessons  # refuses what it cannot be
 
     @property
+    def begins(self) -> str:
+        return "distilling" if self.initial == "distilled" else super().begins
+
+    @property
     def _lessons(self) -> Lessons:
         return Lessons(teacher_steps=self.teacher_steps, student_steps=self.student_steps, taught=self.taught)
 

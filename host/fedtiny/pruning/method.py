@@ -151,6 +151,11 @@ class Method:
     """Target: share of all convolution and linear weights."""
 
     @property
+    def begins(self) -> str:
+        """What the server does in `start`, for who watches: one of the phases of progress.PHASES."""
+        return "scoring"
+
+    @property
     def rounds_min(self) -> int:
         """Rounds that a run needs for the method to come to its end."""
         return 1
