@@ -45,7 +45,7 @@ def kd(**options):
     return make_method("fedtiny", settings, {"teacher_steps": 60, "student_steps": 120} | options)
 
 
-def test_lamp_scores_are_those_of_the_papers_equation():
+def test_lamp_scores_are_those_of_the_paper():
     scores = lamp({0: np.array([[3.0, -1.0], [2.0, 0.0]], np.float32), 4: np.array([0.5, -0.5], np.float32)})
     assert np.allclose(scores[0], [[1.0, 1 / 14], [4 / 13, 0.0]])
     assert np.allclose(scores[4], [1.0, 0.5])  # of two equal ones the first counts as the larger

@@ -95,7 +95,7 @@ def distil(
 
 
 def lamp(weights: dict[int, F32]) -> Scores:
-    """w^2 over the sum of all squares of its layer that are not smaller (Lee et al., ICLR 2021, Eq. 2): comparable
+    """w^2 over the sum of all squares of its layer that are not smaller (Lee et al., arXiv 2010.07611): comparable
     between layers, and 1 for the largest of each, so that none is cut off."""
     scores: dict[int, NDArray[np.float64]] = {}
     for layer, weight in weights.items():
