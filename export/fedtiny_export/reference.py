@@ -72,10 +72,14 @@ class GraphModule(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self._run(x, None)
 
-    def forward_with_moments(self, x: Tensor) -> tuple[Tensor, Moments]:
-        """Logits, and the moments of every batch norm's input; the moments carry no gradient."""
+    def forward_with_moments(self, x: Tensor, *, measuring: bool = False) -> tuple[Tensor, Moments]:
+        """Logits, and the moments of every batch norm's input; the moments carry no gradient.
+
+        `measuring`: every norm uses the micro-batch, also those that train with stored statistics, so that what is
+        measured does not depend on them.
+        """
         moments: Moments = []
-        return self._run(x, moments), moments
+        return self._run(x, moments, measuring=measuring), moments
 
     def operate(self, op: Op, source: Tensor, params: list[Tensor | None]) -> Tensor:
         """One operator that is neither an addition nor a batch norm."""
@@ -84,10 +88,11 @@ class GraphModule(nn.Module):
     def _tensor(self, key: str) -> Tensor | None:
         return self._parameters[key] if key in self._parameters else self._buffers[key]
 
-    def _run(self, x: Tensor, moments: Moments | None) -> Tensor:
+    def _run(self, x: Tensor, moments: Moments | None, *, measuring: bool = False) -> Tensor:
         values: dict[int, Tensor] = {self.graph.input: x.reshape(-1, *self._input_shape)}
         for number, (op, keys) in enumerate(self._steps):
-            batch_statistics = self.training and self.norm == "batch" and number >= self.first_trained
+            own = self.norm == "batch" and number >= self.first_trained
+            batch_statistics = measuring or (self.training and own)
             source = values[op.inputs[0]]
             params = [self._tensor(key) for key in keys]
             if op.kind is OpKind.ADD:

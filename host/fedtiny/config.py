@@ -42,8 +42,9 @@ class DataSettings(Section):
 class ModelSettings(Section):
     name: str = Field("resnet-mini", description="a reference model by name")
     width: int | None = Field(None, ge=1, le=512, description="channels of the first stage; the default is the model's")
-    norm: Literal["batch", "group", "standardised"] = Field(
-        "batch", description="over the micro-batch, per sample, or per sample with standardised weights"
+    norm: Literal["batch", "frozen", "group", "standardised"] = Field(
+        "batch",
+        description="over the micro-batch, by the server's statistics, per sample, or so with standardised weights",
     )
 
 

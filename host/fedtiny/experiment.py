@@ -18,9 +18,9 @@ from fedtiny.boards import Board, board_files, load_board, node_banks, refuse_tr
 from fedtiny.config import Config, keys, load_config, method_of, to_toml, value_of
 from fedtiny.federation.records import Event, RoundRecord, Selection
 from fedtiny.federation.server import Server, ServerSettings, first_load, ignore, quorum_of
-from fedtiny.federation.tasks import Fleet, Load, NodeFailure, NodeReport, PutData, Report
+from fedtiny.federation.tasks import Fleet, Load, NodeFailure, NodeReport, Norm, PutData, Report
 from fedtiny.journal import SqliteJournal
-from fedtiny.pruning import FedTiny, Method, Public
+from fedtiny.pruning import Method, Public
 from fedtiny.runfolder import (
     BLOB,
     CARD,
@@ -195,8 +195,12 @@ class Experiment:
         began = time.perf_counter()
         kept = self._journal.state
         model, settings, public = self._start(fresh=kept is None), self._settings(), self._public_samples()
-        if self.config.fleet.kind == "wire" and self._given is None and kept is None:
-            self._refuse_unfit(first_load(model, self.method, settings, public))
+        start = None
+        if kept is None:
+            self._watch(self.method.begins)
+            start = self.method.start(model, seed=settings.seed, public=public)
+            if self.config.fleet.kind == "wire" and self._given is None:
+                self._refuse_unfit(first_load(model, start, self.method, settings))
         fleet = self._opened()
         server = Server(
             model=model,
@@ -211,8 +215,8 @@ class Experiment:
         if kept is not None:
             server.restore(kept)
         else:
-            self._watch("selection" if isinstance(self.method, FedTiny) and self.method.selection else "loading")
-            server.prepare()
+            self._watch("selection" if start is not None and start.pool is not None else "loading")
+            server.prepare(start)
             self._journal.prepared(server.state())
             self._journal.note("preparation_s", time.perf_counter() - began)
         self._server = server
@@ -310,7 +314,7 @@ class Experiment:
                 input_shape=self.dataset.input_shape,
                 classes=self.dataset.classes,
                 width=width,
-                norm=settings.norm,
+                norm="batch" if settings.norm == "frozen" else settings.norm,
                 seed=self.config.seed,
             )
 
@@ -427,6 +431,7 @@ class Experiment:
             lr_decay=train.lr_decay,
             lr_final=train.lr_final,
             micro_batch=train.micro_batch,
+            norm=Norm.FROZEN if self.config.model.norm == "frozen" else Norm.BATCH,
             loss=train.loss,
             keep=train.keep,
             upload=train.upload,

@@ -23,6 +23,8 @@ PHASES = {
     "model": "building the model",
     "fleet": "opening the fleet",
     "pre-training": "server pre-trains",
+    "scoring": "server ranks weights",
+    "distilling": "server distils a sparse model",
     "selection": "nodes try the candidates",
     "loading": "nodes load the model",
     "report": "writing the report",

@@ -577,7 +577,7 @@ def test_what_a_method_remembers_outlives_the_process(tmp_path):
 
 
 def test_augmentation_moves_samples_and_keeps_what_they_show():
-    from fedtiny.fleet.more_training import augmented
+    from fedtiny.augment import augmented
 
     x = torch.zeros(200, 1, 6, 6)
     x[:, 0, 3, 2] = 1.0

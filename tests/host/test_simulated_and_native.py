@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedtiny.federation.tasks import Load, MeasureBn, PutData, Report, Score, Subset, Train
+from fedtiny.config import load_config
+from fedtiny.experiment import Experiment
+from fedtiny.federation.tasks import Load, MeasureBn, Norm, PutData, Report, Score, Subset, Train
 from fedtiny.fleet import open_fleet
 from fedtiny.fleet.order import shuffled
 from fedtiny_export.blob import write_blob
@@ -48,6 +50,45 @@ def test_both_cost_the_same_bytes_and_plan_the_same_memory(finished):
     assert native.traffic.up_by_kind == simulated.traffic.up_by_kind
     assert native.plans == simulated.plans
     assert all(plan.plan_bytes > 0 for plan in native.plans.values())
+
+
+def test_a_whole_run_comes_to_the_same_accuracy_and_masks_within_noise():
+    ends = {}
+    for kind in ("native", "simulated"):
+        with Experiment(load_config("quick", {"fleet.kind": kind})) as experiment:
+            records = list(experiment)
+            ends[kind] = experiment.selection.chosen, records[-1].accuracy, experiment.server.masks
+    (chosen, accuracy, masks), (other, their_accuracy, their_masks) = ends["native"], ends["simulated"]
+    assert chosen == other
+    assert accuracy == pytest.approx(their_accuracy, abs=0.03)
+    assert accuracy > 0.5
+    shared = sum(int((mask & their_masks[name]).sum()) for name, mask in masks.items())
+    assert shared / sum(int(mask.sum()) for mask in masks.values()) > 0.9
+
+
+@pytest.mark.parametrize("kind", ["native", "simulated"])
+def test_frozen_norms_train_with_what_was_measured_after_the_last_round(kind: str):
+    data = shards()
+    fleet = open_fleet(kind, tuple(data))
+    list(fleet.ask({node: [put] for node, put in data.items()}))
+    run = server(fleet, rounds=3, lr=0.01, momentum=0.0, norm=Norm.FROZEN, how=method(progressive=False))
+    losses = [record.train_loss for record in run.rounds()]
+    fleet.close()
+    assert max(losses) < 1.05 * losses[0]  # with stale statistics it goes to infinity
+    assert losses[-1] < losses[0]
+
+
+def test_what_is_measured_does_not_depend_on_the_statistics_that_are_stored():
+    moments = {}
+    put = shards(1)["n0"]
+    for kind, norm in (("native", Norm.FROZEN), ("simulated", Norm.FROZEN), ("simulated", Norm.BATCH)):
+        fleet = open_fleet(kind, ("n0",))
+        load = Load(blob=write_blob(model().graph, model().arrays, {}, names=False), micro_batch=4, norm=norm)
+        ((_, replies),) = fleet.ask({"n0": [put, load, MeasureBn(subset=Subset.ALL)]})
+        moments[kind, norm] = replies[2].moments
+        fleet.close()
+    for found in moments.values():
+        np.testing.assert_allclose(found, moments["simulated", Norm.BATCH], rtol=1e-3, atol=1e-3)
 
 
 def test_each_answer_to_the_same_tasks_agrees():

@@ -89,13 +89,13 @@ def load_task(graph: Graph, arrays: Mapping[str, F32], masks: Masks, method: Met
     )
 
 
-def first_load(model: Model, method: Method, settings: ServerSettings, public: Public | None = None) -> Load:
+def first_load(model: Model, start: Start, method: Method, settings: ServerSettings) -> Load:
     """What a fresh run's nodes get first; the same as theirs, so that a plan can be made before any node is there."""
-    masks, arrays = method.start(model, seed=settings.seed, public=public).masks, dict(model.arrays)
-    for layer, mask in masks.items():
+    arrays = dict(model.arrays) | dict(start.arrays)
+    for layer, mask in start.masks.items():
         name = model.graph.layer_names[layer]
         arrays[name] = np.where(mask, arrays[name], np.float32(0))
-    return load_task(model.graph, arrays, masks, method, settings)
+    return load_task(model.graph, arrays, start.masks, method, settings)
 
 
 class Server:
@@ -203,15 +203,16 @@ class Server:
         self._holdings.forget_all()
         self._saved = state
 
-    def prepare(self) -> Selection | None:
+    def prepare(self, start: Start | None = None) -> Selection | None:
         """Loads the nodes and, where the method offers a pool, lets their development sets choose a candidate; where it
         asks for a probe, has them train once and loads them anew with what comes of it.
 
-        Raises QuorumLost where too few nodes answer.
+        `start`: what the method starts from, where it has been asked. Raises QuorumLost where too few nodes answer.
         """
         model = self.model
-        start = self._method.start(model, seed=self._settings.seed, public=self._public)
+        start = start or self._method.start(model, seed=self._settings.seed, public=self._public)
         self._memory = dict(start.memory)
+        self._arrays |= start.arrays
         self._install(start.masks)
         self._holdings.publish(self._masks)
         if start.probe is not None:
@@ -388,7 +389,7 @@ class Server:
         else:
             values = aggregate.average_values([u.values for u in updates], [u.samples for u in updates])
             self._arrays |= unpack_values(self._graph, values, self.masks)
-        if self._graph.batchnorms:
+        if self._graph.batchnorms and self._settings.norm is not Norm.FROZEN:  # frozen norms measure nothing
             stats = aggregate.combine_moments(self._graph, [u.moments for u in updates], [u.seen for u in updates])
             self._arrays |= {
                 name: array
@@ -437,6 +438,8 @@ class Server:
         moments = [_only(replies, Moments) for replies in answers.values()]
         rows, counts = [answer.moments[0] for answer in moments], [answer.samples for answer in moments]
         self._arrays |= unpack_stats(self._graph, aggregate.combine_moments(self._graph, rows, counts))
+        if self._trains_with_stored_statistics:
+            self._holdings.publish(self._masks)
 
     def _ask(
         self,

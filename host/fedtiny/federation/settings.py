@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from fedtiny.federation.tasks import Augment, Keep, Loss, Norm, Upload
+from fedtiny.augment import Augment
+from fedtiny.federation.tasks import Keep, Loss, Norm, Upload
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fedtiny.augment import Augment
 from fedtiny_export.errors import FleetError
 from fedtiny_export.masks import EncodedMask
 
@@ -23,7 +24,6 @@ U32 = NDArray[np.uint32]
 Keep = Literal["f32", "f16", "int8"]
 Upload = Literal["f32", "f16"]
 Loss = Literal["cross_entropy", "mse", "reconstruction"]
-Augment = Literal["none", "shift", "crop-flip"]
 
 
 class Subset(IntEnum):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedtiny.augment import augmented
 from fedtiny.federation.tasks import (
     Describe,
     Description,
@@ -41,7 +42,7 @@ from fedtiny.federation.tasks import (
     Update,
 )
 from fedtiny.fleet.history import Times
-from fedtiny.fleet.more_training import PrunedActivations, augmented, smallest
+from fedtiny.fleet.more_training import PrunedActivations, smallest
 from fedtiny.fleet.order import shuffled
 from fedtiny.fleet.planning import planned, refuse_what_does_not_fit
 from fedtiny.fleet.stacked import MOST, can_stack, train_together
@@ -345,7 +346,7 @@ class _Node:
                 model.module.train()
                 total = _Sums()
                 for batch in torch.split(x, model.micro_batch):
-                    total.add(model.module.forward_with_moments(batch)[1])
+                    total.add(model.module.forward_with_moments(batch, measuring=True)[1])
                 rows.append(total.vector())
         return Moments(moments=np.stack(rows), samples=len(x))
 

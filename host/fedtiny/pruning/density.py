@@ -15,7 +15,7 @@ from typing import Literal
 from fedtiny_export.errors import ConfigError
 from fedtiny_export.graph import Graph, OpKind
 
-Rule = Literal["fedtiny", "uniform", "erk"]
+Rule = Literal["fedtiny", "uniform", "erk", "ranked"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ def allocate(graph: Graph, density: float, rule: Rule = "fedtiny") -> Allocation
       target; the rest uniform. Where these would take more than half of the budget, the classifier gets what the others
       leave of that half, as an equal number of weights per row (at least 1).
     - `erk`: the same dense layers, the rest by Erdős–Rényi-kernel: proportional to (in + out + kh + kw) / size.
+    - `ranked`: first and depthwise convolutions dense and counted; the others, the classifier too, share uniformly what
+      is left. For scores that rank all layers together and so find each one's own share.
     - `uniform`: the published rule: first convolution dense and *not* counted, every other layer at `density`.
 
     Raises ConfigError where the budget is smaller than what must stay; the message names the smallest density.
@@ -71,7 +73,9 @@ def allocate(graph: Graph, density: float, rule: Rule = "fedtiny") -> Allocation
     budget = density * sum(sizes) - sum(sizes[layer] for layer in fixed)
     densities = dict.fromkeys(every, 1.0)
     rows: dict[int, int] = {}
-    if classifier is not None:
+    if rule == "ranked" and classifier is not None:
+        others.append(classifier)
+    elif classifier is not None:
         dense = density * sum(sizes) - budget + sizes[classifier]
         if dense > density * sum(sizes) / 2:
             count = graph.params[graph.layers[classifier]].shape[0]

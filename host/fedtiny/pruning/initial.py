@@ -1,31 +1,48 @@
-"""Where a method that changes its masks may start from: the masks of a method that does not."""
+"""Where a method that changes its masks may start from: what another has made before any node is asked."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from fedtiny.pruning.density import Rule, allocate
+from fedtiny.pruning.distil import Lessons, distil
 from fedtiny.pruning.grasp import Grasp
-from fedtiny.pruning.method import Public
-from fedtiny.pruning.pool import Masks, magnitude_masks
+from fedtiny.pruning.method import Public, Start
+from fedtiny.pruning.pool import magnitude_masks
 from fedtiny.pruning.ranking import random_masks
+from fedtiny.pruning.saliency import required
 from fedtiny.pruning.snip import Snip
 from fedtiny.pruning.synflow import SynFlow
 from fedtiny_export.model import Model
 
-Initial = Literal["magnitude", "snip", "grasp", "synflow", "random"]
+Initial = Literal["magnitude", "snip", "grasp", "synflow", "random", "distilled"]
 
 
-def initial_masks(
-    initial: Initial, model: Model, *, density: float, rule: Rule, seed: int, public: Public | None
-) -> Masks:
-    """Masks at the allocated densities; magnitude and random layer by layer, the others ranked over all layers."""
+def initial_start(
+    initial: Initial,
+    model: Model,
+    *,
+    density: float,
+    rule: Rule,
+    seed: int,
+    public: Public | None,
+    lessons: Lessons | None = None,
+) -> Start:
+    """Masks at the allocated densities; magnitude and random layer by layer, the others ranked over all layers.
+
+    `distilled` has values of its own too; the others keep the pre-trained ones.
+    """
     allocation = allocate(model.graph, density, rule)
     if not allocation.masked:
-        return {}
+        return Start(masks={})
     if initial == "magnitude":
-        return magnitude_masks(model, allocation)
+        return Start(masks=magnitude_masks(model, allocation))
     if initial == "random":
-        return random_masks(model.graph, allocation, seed=seed)
+        return Start(masks=random_masks(model.graph, allocation, seed=seed))
+    if initial == "distilled":
+        masks, arrays = distil(
+            model, required(public, "a distilled start"), allocation, lessons or Lessons(), seed=seed
+        )
+        return Start(masks=masks, arrays=arrays)
     made: dict[str, type[Snip] | type[Grasp] | type[SynFlow]] = {"snip": Snip, "grasp": Grasp, "synflow": SynFlow}
-    return made[initial](density=density, rule=rule).start(model, seed=seed, public=public).masks
+    return made[initial](density=density, rule=rule).start(model, seed=seed, public=public)

@@ -47,13 +47,15 @@ class Probe:
 class Start:
     """The masks that nodes load. With a `pool` they are its union and the nodes choose one of its candidates.
 
-    `adapt`: whether batch-norm statistics are measured for each candidate before it is judged.
+    `adapt`: whether batch-norm statistics are measured for each candidate before it is judged. `arrays`: parameters
+    and statistics that begin with other values than the model's, by name.
     """
 
     masks: Masks
     pool: Pool | None = None
     adapt: bool = True
     probe: Probe | None = None
+    arrays: Mapping[str, F32] = field(default_factory=dict)
     memory: Memory = field(default_factory=dict)
 
 
@@ -147,6 +149,11 @@ class Method:
     name: str
     density: float
     """Target: share of all convolution and linear weights."""
+
+    @property
+    def begins(self) -> str:
+        """What the server does in `start`, for who watches: one of the phases of progress.PHASES."""
+        return "scoring"
 
     @property
     def rounds_min(self) -> int:

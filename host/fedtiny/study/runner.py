@@ -55,9 +55,10 @@ def run_study(
     done, failed, began = len(study.cells) - len(open_), 0, time.perf_counter()
     if limit is not None:
         open_ = open_[:limit]
-    count = workers or len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0))
+    count = max(1, min(workers or cores, len(open_)))
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(max(1, min(count, len(open_))), mp_context=context, initializer=_end_with_the_parent)
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(max(1, cores // count),))
     try:
         waiting = {pool.submit(run_cell, _settings(cell)): cell for cell in open_}
         ran = 0
@@ -76,8 +77,12 @@ def run_study(
     return done, failed
 
 
-def _end_with_the_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+def _begin(threads: int) -> None:
+    """A worker takes its share of the cores, and no more: torch reads the variable when it is first imported.
+
+    It ends with its parent: one whose parent was killed would wait for work for ever.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
     def watch() -> None:
         parent = multiprocessing.parent_process()

@@ -1,0 +1,119 @@
+"""The server's own sparse model: gradual pruning by LAMP while the dense model teaches."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from fedtiny.federation.server import first_load
+from fedtiny.federation.tasks import Load
+from fedtiny.pruning import Public, allocate, make_method
+from fedtiny.pruning.distil import Lessons, distil, lamp
+from fedtiny_export.errors import ConfigError
+from fedtiny_export.reference import GraphModule
+
+from .runs import CLASSES, WatchedFleet, model, samples, server, settings, shards
+
+DENSITY = 0.2
+LESSONS = Lessons(teacher_steps=60, student_steps=120)
+
+
+@cache
+def public() -> Public:
+    x, y = samples(40, seed=50)
+    return Public(x=x, y=y)
+
+
+@cache
+def student(taught: float = 0.7):
+    lessons = Lessons(teacher_steps=60, student_steps=120, taught=taught)
+    return distil(model(), public(), allocate(model().graph, DENSITY, "ranked"), lessons, seed=3)
+
+
+def loss_of(arrays) -> float:
+    module = GraphModule(model().graph, arrays).eval()
+    with torch.no_grad():
+        return F.cross_entropy(module(torch.from_numpy(public().x)), torch.from_numpy(public().y.astype(int))).item()
+
+
+def kd(**options):
+    settings = {"density": DENSITY, "rule": "ranked", "initial": "distilled", "progressive": False}
+    return make_method("fedtiny", settings, {"teacher_steps": 60, "student_steps": 120} | options)
+
+
+def test_lamp_scores_are_those_of_the_paper():
+    scores = lamp({0: np.array([[3.0, -1.0], [2.0, 0.0]], np.float32), 4: np.array([0.5, -0.5], np.float32)})
+    assert np.allclose(scores[0], [[1.0, 1 / 14], [4 / 13, 0.0]])
+    assert np.allclose(scores[4], [1.0, 0.5])  # of two equal ones the first counts as the larger
+
+
+def test_a_student_has_exactly_the_weights_that_it_is_allowed():
+    masks, arrays = student()
+    allowed = allocate(model().graph, DENSITY, "ranked")
+    sizes = {layer: mask.size for layer, mask in masks.items()}
+    assert masks.keys() == set(allowed.masked)
+    assert sum(int(mask.sum()) for mask in masks.values()) == sum(
+        int(allowed.densities[layer] * size + 1e-6) for layer, size in sizes.items()
+    )
+    assert all(mask.any() for mask in masks.values())
+    for layer, mask in masks.items():
+        assert not arrays[model().graph.layer_names[layer]][~mask].any()
+
+
+def test_layers_find_shares_of_their_own_where_all_are_ranked_together():
+    masks, _ = student()
+    assert len({round(float(mask.mean()), 3) for mask in masks.values()}) > 1
+
+
+def test_a_student_knows_more_than_the_same_mask_on_the_servers_dense_model():
+    masks, arrays = student()
+    cut = dict(model().arrays)
+    for layer, mask in masks.items():
+        cut[model().graph.layer_names[layer]] = cut[model().graph.layer_names[layer]] * mask
+    assert loss_of(arrays) < 0.7 * loss_of(cut)
+    assert loss_of(arrays) < np.log(CLASSES)
+
+
+def test_the_teacher_changes_what_is_learned():
+    assert any(not np.array_equal(student()[1][name], array) for name, array in student(0.0)[1].items())
+
+
+def test_the_same_seed_gives_the_same_bits_on_any_number_of_threads():
+    before = torch.get_num_threads()
+    masks, arrays = student()
+    try:
+        torch.set_num_threads(3)
+        again = distil(model(), public(), allocate(model().graph, DENSITY, "ranked"), LESSONS, seed=3)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert all(np.array_equal(mask, again[0][layer]) for layer, mask in masks.items())
+    assert all(np.array_equal(array, again[1][name]) for name, array in arrays.items())
+
+
+def test_nodes_begin_with_the_students_weights():
+    fleet = WatchedFleet(shards(2))
+    run = server(fleet, how=kd(), rounds=1, public=public())
+    run.prepare()
+    start, arrays = kd().start(model(), seed=0, public=public()), run.model.arrays
+    assert loss_of(arrays) < loss_of(model().arrays)
+    load = fleet.tasks(Load)[0][2]
+    assert load.blob == first_load(model(), start, kd(), settings()).blob
+    assert run.density == pytest.approx(DENSITY, abs=0.02)
+    assert all(np.array_equal(mask, run.masks[model().graph.layer_names[layer]]) for layer, mask in start.masks.items())
+
+
+def test_masks_may_go_on_changing_from_a_students():
+    method = make_method("fedtiny", {"density": DENSITY, "rule": "ranked", "initial": "distilled", "delta_rounds": 1})
+    assert method.request(model().graph, student()[0], round_number=1, adjustments=0).k
+
+
+def test_what_cannot_be_distilled_is_refused_by_name():
+    with pytest.raises(ConfigError, match=r"taught = 2.0.*0 to 1"):
+        kd(taught=2.0)
+    with pytest.raises(ConfigError, match=r"public samples: set pretrain.per_class"):
+        kd().start(model(), seed=0, public=None)
