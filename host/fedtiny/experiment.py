@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from fedtiny.boards import Board, board_files, load_board, node_banks, refuse_training
 from fedtiny.config import Config, keys, load_config, method_of, to_toml, value_of
+from fedtiny.federation.nodes import quorum_of
 from fedtiny.federation.records import Event, RoundRecord, Selection
-from fedtiny.federation.server import Server, ServerSettings, first_load, ignore, quorum_of
+from fedtiny.federation.server import Server, ServerSettings, first_load, ignore
 from fedtiny.federation.tasks import Fleet, Load, NodeFailure, NodeReport, Norm, PutData, Report
 from fedtiny.journal import SqliteJournal
 from fedtiny.pruning import Method, Public

@@ -7,17 +7,17 @@ round), and answers are aggregated in the fleet's node order, so the order of ar
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedtiny.federation import adjusting, aggregate
 from fedtiny.federation.cost import Costs, score_flops
-from fedtiny.federation.holdings import Holdings, Offer
+from fedtiny.federation.holdings import Offer
 from fedtiny.federation.journal import Journal, NoJournal
+from fedtiny.federation.nodes import Nodes, TooFewAnswers
 from fedtiny.federation.records import (
     Adjustment,
     Event,
@@ -35,12 +35,10 @@ from fedtiny.federation.tasks import (
     Evaluate,
     Evaluation,
     Fleet,
-    Install,
     Load,
     Loaded,
     MeasureBn,
     Moments,
-    NodeFailure,
     Norm,
     Reply,
     Score,
@@ -66,11 +64,6 @@ R = TypeVar("R", bound=Reply)
 
 def ignore(event: Event) -> None:
     """A listener that does not listen."""
-
-
-def quorum_of(share: float, nodes: int) -> int:
-    """How many of so many nodes must answer."""
-    return max(1, math.ceil(share * nodes - 1e-9))
 
 
 def load_task(graph: Graph, arrays: Mapping[str, F32], masks: Masks, method: Method, settings: ServerSettings) -> Load:
@@ -119,21 +112,14 @@ class Server:
         self._graph = model.graph
         self._arrays: dict[str, F32] = dict(model.arrays)
         self._method = method
-        self._fleet = fleet
         self._settings = settings
         self._evaluate = evaluate
         self._journal: Journal = journal or NoJournal()
-        self._listen = listen
         self._public = public
         self._memory: dict[str, NDArray[Any]] = {}
         self._masks: dict[int, Bits] = {}
         self._round = -1
         self._adjustments = 0
-        self._holdings = Holdings(fleet.nodes)
-        self._needed = quorum_of(settings.quorum, len(fleet.nodes))
-        self._problems: list[Failure | Rejection] = []
-        self.plans: dict[str, Loaded] = {}
-        """What each node's planner said when it last loaded."""
         self.selection: Selection | None = None
         self.flops_per_round_max = 0.0
         self.flops_dense_per_round = 0.0
@@ -142,7 +128,21 @@ class Server:
             dense_blob_bytes=len(write_blob(model.graph, model.arrays, {}, names=False)),
             dense_values_bytes=4 * value_count(model.graph, {}),
         )
+        self._nodes = Nodes(
+            fleet,
+            self._graph,
+            quorum=settings.quorum,
+            traffic=self.traffic,
+            costs=self.costs,
+            journal=self._journal,
+            listen=listen,
+        )
         self._saved = self.state()
+
+    @property
+    def plans(self) -> dict[str, Loaded]:
+        """What each node's planner said when it last loaded."""
+        return self._nodes.plans
 
     @property
     def round(self) -> int:
@@ -199,8 +199,8 @@ class Server:
         self.flops_per_round_max, self.flops_dense_per_round = state.tally.get("flops", (0.0, 0.0))
         self.costs.resume(state.tally.get("costs", {}))
         self._memory = {name: array.copy() for name, array in state.memory.items()}
-        self._holdings.publish(self._masks)
-        self._holdings.forget_all()
+        self._nodes.holdings.publish(self._masks)
+        self._nodes.holdings.forget_all()
         self._saved = state
 
     def prepare(self, start: Start | None = None) -> Selection | None:
@@ -214,10 +214,10 @@ class Server:
         self._memory = dict(start.memory)
         self._arrays |= start.arrays
         self._install(start.masks)
-        self._holdings.publish(self._masks)
+        self._nodes.holdings.publish(self._masks)
         if start.probe is not None:
             self._probe(model, start, start.probe)
-        self._ask("load", 0, {node: [] for node in self._fleet.nodes})
+        self._ask("load", 0, {node: [] for node in self._nodes.names})
         if start.pool is not None:
             self._select(model, start, start.pool)
             self.costs.prepared(self.selection.flops if self.selection else 0.0)
@@ -248,7 +248,7 @@ class Server:
             tasks.append(Score(k=request.k, batches=request.batches, seed=seed, indices_only=request.indices_only))
         densities_before = self.densities
         before = adjusting.of_layers(self._arrays, self._graph) if request is not None else {}
-        answers = self._ask("train", number, dict.fromkeys(self._fleet.nodes, tasks))
+        answers = self._ask("train", number, dict.fromkeys(self._nodes.names, tasks))
         updates = {node: _only(replies, Update) for node, replies in answers.items()}
         tops = {node: _only(replies, TopK) for node, replies in answers.items() if request and request.k}
         under: dict[str, Masks] = dict.fromkeys(updates, self._masks)
@@ -277,7 +277,7 @@ class Server:
                     micro_batch=settings.micro_batch,
                 ),
             )
-        self._holdings.publish(self._masks)
+        self._nodes.holdings.publish(self._masks)
         last = number == settings.rounds
         if self._graph.batchnorms and (last or settings.bn_refresh == "measure"):
             self._measure(number, Subset.ALL if last else Subset.DEV)
@@ -288,8 +288,8 @@ class Server:
             round=number,
             lr=lr,
             participants=tuple(updates),
-            failures=tuple(p for p in self._problems if isinstance(p, Failure)),
-            rejections=tuple(p for p in self._problems if isinstance(p, Rejection)),
+            failures=tuple(p for p in self._nodes.problems if isinstance(p, Failure)),
+            rejections=tuple(p for p in self._nodes.problems if isinstance(p, Rejection)),
             train_loss=sum(update.loss_sum for update in updates.values()) / seen,
             train_accuracy=sum(update.correct for update in updates.values()) / seen,
             loss=loss,
@@ -302,7 +302,7 @@ class Server:
             flops=flops,
             link=since(link, self.traffic.link),
         )
-        self._problems.clear()  # those of the preparation stood in the first record
+        self._nodes.problems.clear()  # those of the preparation stood in the first record
         self._saved = self.state()
         self._journal.finished(record, self._saved)
         return record
@@ -328,11 +328,11 @@ class Server:
         before = self.traffic.dense_fedavg
         task = Train(epochs=probe.epochs, lr=probe.lr, momentum=0.0, weight_decay=0.0, seed=self._seed(0, "probe"))
         updates: dict[str, Update] = {}
-        asked = [list(self._fleet.nodes)] if not probe.nodes else [[node] for node in self._fleet.nodes]
+        asked = [list(self._nodes.names)] if not probe.nodes else [[node] for node in self._nodes.names]
         for nodes in asked:
             if probe.nodes and len(updates) >= probe.nodes:
                 break
-            quorum = self._needed if not probe.nodes else 0
+            quorum = self._nodes.needed if not probe.nodes else 0
             found = self._ask("probe", 0, {node: [task] for node in nodes}, quorum=quorum)
             updates |= {node: _only(replies, Update) for node, replies in found.items()}
         if not updates:
@@ -341,8 +341,8 @@ class Server:
         most = max(answer.samples for answer in answers)
         self.costs.prepared(training_flops(self._graph, self.densities, samples=most, epochs=probe.epochs))
         self._install(self._method.settle(model, start, answers))
-        self._holdings.forget_all()
-        self._holdings.publish(self._masks)
+        self._nodes.holdings.forget_all()
+        self._nodes.holdings.publish(self._masks)
         self.traffic.dense_fedavg = before  # dense averaging probes nothing, and loads its nodes once
 
     def _on_own_masks(
@@ -361,7 +361,7 @@ class Server:
         answers = self._ask("adjust", number, orders, as_they_are=True)
         self.traffic.dense_fedavg = before
         for node in answers:
-            self._holdings.diverged(node, request.k)
+            self._nodes.holdings.diverged(node, request.k)
         return {node: _only(replies, Update) for node, replies in answers.items()}, {n: under[n] for n in answers}
 
     def _select(self, model: Model, start: Start, pool: Pool) -> None:
@@ -381,7 +381,7 @@ class Server:
         self._install(pool.masks(chosen, model))
         if stats is not None:
             self._arrays |= unpack_stats(self._graph, stats[chosen])
-        self._holdings.publish(self._masks)
+        self._nodes.holdings.publish(self._masks)
 
     def _average(self, updates: Sequence[Update], own: Sequence[Masks] | None = None) -> None:
         if own is not None:
@@ -439,7 +439,7 @@ class Server:
         rows, counts = [answer.moments[0] for answer in moments], [answer.samples for answer in moments]
         self._arrays |= unpack_stats(self._graph, aggregate.combine_moments(self._graph, rows, counts))
         if self._trains_with_stored_statistics:
-            self._holdings.publish(self._masks)
+            self._nodes.holdings.publish(self._masks)
 
     def _ask(
         self,
@@ -450,78 +450,22 @@ class Server:
         quorum: int | None = None,
         as_they_are: bool = False,
     ) -> dict[str, tuple[Reply, ...]]:
-        """Brings each node up to date, has it do its tasks, and returns accepted answers (to `wanted`) in node order.
+        """`Nodes.ask` with the current model on offer. Raises QuorumLost."""
+        try:
+            return self._nodes.ask(
+                phase, number, wanted, self._offer(), self._masks, quorum=quorum, as_they_are=as_they_are
+            )
+        except TooFewAnswers as few:
+            self._stop(phase, number, few.answered)
 
-        `quorum`: how many must answer, where that is not the run's. `as_they_are`: nodes are not brought up to date.
-        Updates are journaled as they are accepted. Raises QuorumLost.
-        """
-        offer = self._offer()
-        orders: dict[str, list[Task]] = {}
-        for node, tasks in wanted.items():
-            orders[node] = [*([] if as_they_are else self._holdings.missing(node, offer)), *tasks]
-            self.costs.given(node, orders[node])
-            for task in orders[node]:
-                self.traffic.sent(task, only_choice=number <= 1 and phase != "measure")
-                if isinstance(task, Install):
-                    masks = ((self._masks[layer], len(mask.data)) for layer, mask in task.masks.items())
-                    self.traffic.changed_masks((mask.size, int(mask.sum()), count) for mask, count in masks)
-        orders = {node: tasks for node, tasks in orders.items() if tasks}
-        accepted: dict[str, tuple[Reply, ...]] = {}
-        done: set[str] = set()
-        for node, answer in self._fleet.ask(orders, round_number=number):
-            done.add(node)
-            problem = self._accept(phase, number, node, orders[node], answer)
-            if problem is None and not isinstance(answer, NodeFailure):
-                accepted[node] = answer[len(orders[node]) - len(wanted[node]) :]
-            event = Event(round=number, phase=phase, node=node, done=len(done), asked=len(orders), problem=problem)
-            self._listen(event)
-        self.traffic.heard(self._fleet.link_bytes())
-        for node in orders.keys() - done:
-            self._accept(phase, number, node, orders[node], NodeFailure(reason="it did not answer"))
-        if len(accepted) < (self._needed if quorum is None else quorum):
-            self._stop(phase, number, len(accepted))
-        return {node: accepted[node] for node in self._fleet.nodes if node in accepted}
-
-    def _accept(
-        self, phase: Phase, number: int, node: str, tasks: Sequence[Task], answer: tuple[Reply, ...] | NodeFailure
-    ) -> str | None:
-        """Books one node's answer; returns why it does not count, or None."""
-        if isinstance(answer, NodeFailure):
-            self._holdings.forget(node)  # it may have restarted without its model
-            self._problems.append(Failure(node=node, phase=phase, reason=answer.reason))
-            return answer.reason
-        for task, reply in zip(tasks, answer, strict=False):
-            self.traffic.received(task, reply, only_choice=number <= 1 and phase != "measure")
-        problem = self._problem(tasks, answer)
-        if problem is not None:
-            self._holdings.forget(node)
-            self._problems.append(Rejection(node=node, phase=phase, reason=problem))
-            return problem
-        self._holdings.did(node, tasks)
-        for reply in answer:
-            if isinstance(reply, Loaded):
-                self.plans[node] = reply
-            elif isinstance(reply, Update):
-                self._journal.accepted(number, node, reply)
-        return None
-
-    def _problem(self, tasks: Sequence[Task], replies: Sequence[Reply]) -> str | None:
-        if len(replies) != len(tasks):
-            return f"{len(replies)} replies to {len(tasks)} tasks"
-        for task, reply in zip(tasks, replies, strict=True):
-            problem = aggregate.reply_problem(task, reply, self._graph, self._masks)
-            if problem is not None:
-                return problem
-        return None
-
-    def _stop(self, phase: Phase, number: int, answered: int) -> None:
-        left_out = "; ".join(f"{problem.node}: {problem.reason}" for problem in self._problems[-5:])
+    def _stop(self, phase: Phase, number: int, answered: int) -> NoReturn:
+        left_out = "; ".join(f"{problem.node}: {problem.reason}" for problem in self._nodes.problems[-5:])
         reason = (
-            f"round {number}: only {answered} of {len(self._fleet.nodes)} nodes could be used ({phase}), the quorum is "
-            f"{self._needed}. {left_out}. The state after round {max(self._saved.round, 0)} is kept: mend the "
+            f"round {number}: only {answered} of {len(self._nodes.names)} nodes could be used ({phase}), the quorum is "
+            f"{self._nodes.needed}. {left_out}. The state after round {max(self._saved.round, 0)} is kept: mend the "
             f"nodes and go on from there, or lower the quorum."
         )
-        self._problems.clear()
+        self._nodes.problems.clear()
         self._journal.stopped(self._saved, reason)
         self.restore(self._saved)
         raise QuorumLost(reason, self._saved)
@@ -564,7 +508,7 @@ class Server:
         return int.from_bytes(hashlib.sha256(text).digest()[:4], "little")
 
     def _everyone(self, task: Task) -> dict[str, Sequence[Task]]:
-        return {node: [task] for node in self._fleet.nodes}
+        return {node: [task] for node in self._nodes.names}
 
 
 def _only(replies: Sequence[Reply], kind: type[R]) -> R:
