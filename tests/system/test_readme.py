@@ -60,6 +60,14 @@ def test_the_table_of_boards_is_the_file_that_its_script_wrote_and_has_every_boa
     assert all(row["node_flash_bytes"] and row["node_ram_bytes"] and row["step_instructions"] for row in built)
 
 
+def test_the_comparison_of_methods_is_that_of_the_committed_studies() -> None:
+    methods = script("methods_table")
+    readme = (ROOT / "README.md").read_text()
+    lines = methods.table(ROOT / "docs" / "studies")
+    assert methods.between(readme, lines) == readme
+    assert lines.count("\n") == 2 + 18  # every method of the study
+
+
 def test_every_link_of_the_documents_leads_somewhere() -> None:
     import re
 
