@@ -21,7 +21,7 @@ from fedtiny.study import read_study, run_study, write_study_report
 from fedtiny.study.runner import open_cells
 from fedtiny.study.stats import mean_of, paired, t_distribution, t_quantile
 from fedtiny.study.store import Store
-from fedtiny.study.tables import grouped
+from fedtiny.study.tables import grouped, paired_table
 from fedtiny_export.errors import ConfigError
 
 SMALL = """
@@ -181,6 +181,22 @@ def test_one_value_has_no_interval_and_equal_pairs_no_difference() -> None:
     assert paired([0.5], [0.4]).p is None
     assert paired([0.5, 0.6], [0.5, 0.6]).p == 1.0
     assert paired([0.5, 0.6], [0.4, 0.5]).difference == pytest.approx(0.1)
+
+
+def test_a_dense_method_is_paired_with_the_others_at_every_density() -> None:
+    accuracies = {("fedavg", 1.0): (0.8, 0.9), ("a", 0.1): (0.7, 0.85), ("a", 0.02): (0.6, 0.65)}
+    rows = [
+        {"data": "d", "alpha": 0.5, "axes": {}, "method": method, "density": density, "seed": seed, "accuracy": value}
+        for (method, density), values in accuracies.items()
+        for seed, value in enumerate(values)
+    ]
+    (group,) = grouped(rows)
+    head, dense = paired_table(group, ["fedavg", "a"], "a")
+    assert head == ["minus a", "0.1", "0.02"]
+    assert [cell.partition(" ")[0] for cell in dense[1:]] == ["+7.5", "+22.5"]
+    assert [cell.partition(" ")[0] for cell in paired_table(group, ["fedavg", "a"], "fedavg")[1]] == [
+        "a", "", "-7.5", "-22.5",
+    ]  # fmt: skip
 
 
 def test_a_method_of_the_users_own_is_one_file_and_stands_in_the_table(tmp_path: Path) -> None:

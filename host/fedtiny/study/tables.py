@@ -57,8 +57,9 @@ class Group:
         return mean_of(found) if found else None
 
     def against(self, method: str, other: str, density: float) -> Paired | None:
-        """Accuracy of one minus that of the other, over the seeds that both have."""
-        a, b = self.of(method, density), self.of(other, density)
+        """Accuracy of one minus that of the other, over the seeds that both have; a dense method is itself at any
+        density."""
+        a, b = (self.of(name, density) or self.of(name, 1.0) for name in (method, other))
         seeds = sorted(a.keys() & b.keys())
         return paired([a[s]["accuracy"] for s in seeds], [b[s]["accuracy"] for s in seeds]) if seeds else None
 
@@ -114,7 +115,7 @@ def accuracy_table(group: Group, methods: Sequence[str]) -> list[list[str]]:
 
 def paired_table(group: Group, methods: Sequence[str], reference: str) -> list[list[str]]:
     """Differences from the reference in points, with the interval and p of a paired t test."""
-    densities = [d for d in group.densities if group.of(reference, d)]
+    densities = [d for d in group.densities if group.of(reference, d) or group.of(reference, 1.0)]
     rows = []
     for method in methods:
         cells = [_difference(group.against(method, reference, d)) for d in densities]
