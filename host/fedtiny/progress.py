@@ -24,7 +24,7 @@ PHASES = {
     "fleet": "opening the fleet",
     "pre-training": "server pre-trains",
     "scoring": "server ranks weights",
-    "distilling": "server distils a sparse model",
+    "pruning": "server prunes its dense model",
     "selection": "nodes try the candidates",
     "loading": "nodes load the model",
     "report": "writing the report",

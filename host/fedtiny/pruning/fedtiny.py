@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedtiny.pruning.density import Rule, allocate
-from fedtiny.pruning.distil import Lessons
+from fedtiny.pruning.gradual import Gradual
 from fedtiny.pruning.initial import Initial, initial_start
 from fedtiny.pruning.method import Change, Method, Public, Request, Seen, Start
 from fedtiny.pruning.pool import Masks, draw_pool
@@ -22,7 +22,7 @@ class FedTiny(Method):
     """Settings of the method.
 
     `initial`: what ranks the weights at the start. Candidates are magnitude's; from another score there is one mask.
-    `distilled` (`distil`) also brings trained values; `teacher_steps`, `student_steps` and `taught` are its `Lessons`.
+    `gradual` also brings trained values; `dense_steps`, `pruning_steps` and `taught` are those of `Gradual`.
     `adaptation` off: candidates are judged with the statistics of the server's dense model, not with their own.
     `pool_size` 0: the published 0.1 / density, at least 2. `selection` off: the plain magnitude mask of the allocation.
     `progressive` off: the masks of the start stay. Adjusting rounds are every `delta_rounds` up to `stop_round`.
@@ -42,9 +42,9 @@ class FedTiny(Method):
     granularity: Granularity = "block"
     score_batches: int = 4
     last_layers: int = 0
-    teacher_steps: int = Lessons.teacher_steps
-    student_steps: int = Lessons.student_steps
-    taught: float = Lessons.taught
+    dense_steps: int = Gradual.dense_steps
+    pruning_steps: int = Gradual.pruning_steps
+    taught: float = Gradual.taught
     name: str = "fedtiny"
 
     def __post_init__(self) -> None:
@@ -55,15 +55,15 @@ class FedTiny(Method):
             )
         if not 0.0 <= self.spread < 1.0:
             raise ConfigError(f"spread {self.spread} is out of range: choose 0 <= spread < 1.")
-        _ = self._lessons  # refuses what it cannot be
+        _ = self._gradual  # refuses what it cannot be
 
     @property
     def begins(self) -> str:
-        return "distilling" if self.initial == "distilled" else super().begins
+        return "pruning" if self.initial == "gradual" else super().begins
 
     @property
-    def _lessons(self) -> Lessons:
-        return Lessons(teacher_steps=self.teacher_steps, student_steps=self.student_steps, taught=self.taught)
+    def _gradual(self) -> Gradual:
+        return Gradual(dense_steps=self.dense_steps, pruning_steps=self.pruning_steps, taught=self.taught)
 
     def start(self, model: Model, *, seed: int, public: Public | None = None) -> Start:
         allocation = allocate(model.graph, self.density, self.rule)
@@ -76,7 +76,7 @@ class FedTiny(Method):
                 rule=self.rule,
                 seed=seed,
                 public=public,
-                lessons=self._lessons,
+                gradual=self._gradual,
             )
         pool = draw_pool(model, allocation, size=size, spread=self.spread, seed=seed)
         return Start(masks=pool.union, pool=pool, adapt=self.adaptation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from fedtiny.pruning.density import Rule, allocate
-from fedtiny.pruning.distil import Lessons, distil
+from fedtiny.pruning.gradual import Gradual, prune_gradually
 from fedtiny.pruning.grasp import Grasp
 from fedtiny.pruning.method import Public, Start
 from fedtiny.pruning.pool import magnitude_masks
@@ -15,7 +15,7 @@ from fedtiny.pruning.snip import Snip
 from fedtiny.pruning.synflow import SynFlow
 from fedtiny_export.model import Model
 
-Initial = Literal["magnitude", "snip", "grasp", "synflow", "random", "distilled"]
+Initial = Literal["magnitude", "snip", "grasp", "synflow", "random", "gradual"]
 
 
 def initial_start(
@@ -26,11 +26,11 @@ def initial_start(
     rule: Rule,
     seed: int,
     public: Public | None,
-    lessons: Lessons | None = None,
+    gradual: Gradual | None = None,
 ) -> Start:
     """Masks at the allocated densities; magnitude and random layer by layer, the others ranked over all layers.
 
-    `distilled` has values of its own too; the others keep the pre-trained ones.
+    `gradual` has values of its own too; the others keep the pre-trained ones.
     """
     allocation = allocate(model.graph, density, rule)
     if not allocation.masked:
@@ -39,10 +39,9 @@ def initial_start(
         return Start(masks=magnitude_masks(model, allocation))
     if initial == "random":
         return Start(masks=random_masks(model.graph, allocation, seed=seed))
-    if initial == "distilled":
-        masks, arrays = distil(
-            model, required(public, "a distilled start"), allocation, lessons or Lessons(), seed=seed
-        )
+    if initial == "gradual":
+        samples = required(public, "gradual pruning")
+        masks, arrays = prune_gradually(model, samples, allocation, gradual or Gradual(), seed=seed)
         return Start(masks=masks, arrays=arrays)
     made: dict[str, type[Snip] | type[Grasp] | type[SynFlow]] = {"snip": Snip, "grasp": Grasp, "synflow": SynFlow}
     return made[initial](density=density, rule=rule).start(model, seed=seed, public=public)

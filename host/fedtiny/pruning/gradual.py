@@ -1,4 +1,4 @@
-"""A sparse model that the server makes alone: its dense model is pruned little by little and teaches what is left.
+"""A sparse model that the server makes alone: its dense model is pruned little by little while what is left learns.
 
 torch is imported inside.
 """
@@ -36,61 +36,62 @@ LEAST_LR = 0.01  # share of the learning rate that cosine leaves at the end
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lessons:
-    """How the server distils.
+class Gradual:
+    """How the server prunes.
 
-    `teacher_steps`: of SGD on the dense model first. `student_steps`: of pruning a copy and teaching what is left of
-    it. `taught`: share of the student's loss that is the teacher's, both softened by `temperature`.
+    `dense_steps`: of SGD on the dense model first. `pruning_steps`: of SGD while a copy of it is pruned and after.
+    `taught`: share of the loss that is the dense model's outputs, both softened by `temperature`, in place of labels.
     """
 
-    teacher_steps: int = 300
-    student_steps: int = 600
+    dense_steps: int = 300
+    pruning_steps: int = 600
     lr: float = 0.05
-    taught: float = 0.7
+    taught: float = 0.0
     temperature: float = 2.0
     augment: Augment = "shift"
 
     def __post_init__(self) -> None:
-        if self.teacher_steps < 0 or self.student_steps < PRUNINGS or not 0.0 <= self.taught <= 1.0:
+        if self.dense_steps < 0 or self.pruning_steps < PRUNINGS or not 0.0 <= self.taught <= 1.0:
             raise ConfigError(
-                f"teacher_steps = {self.teacher_steps}, student_steps = {self.student_steps}, taught = {self.taught}: "
+                f"dense_steps = {self.dense_steps}, pruning_steps = {self.pruning_steps}, taught = {self.taught}: "
                 f"choose at least 0, at least {PRUNINGS}, and 0 to 1."
             )
 
 
-def distil(
-    model: Model, public: Public, allocation: Allocation, lessons: Lessons, *, seed: int
+def prune_gradually(
+    model: Model, public: Public, allocation: Allocation, how: Gradual, *, seed: int
 ) -> tuple[Masks, dict[str, F32]]:
-    """The student's masks, with as many live weights as the allocation gives, and all its arrays.
+    """Masks with as many live weights as the allocation gives, and all arrays of the sparse model.
 
-    Student and teacher begin as the same dense model. The student's masked layers are ranked together by `lamp` and cut
-    along the cubic schedule of Zhu and Gupta (arXiv 1710.01878, Eq. 1); between the cuts it learns from labels and
-    teacher, (1 - a) CE + a T^2 KL (Hinton et al., arXiv 1503.02531). Its statistics are those of all public samples at
-    once. The same seed gives the same bits: one thread, own generator.
+    Its masked layers are ranked together by `lamp` and cut along the cubic schedule of Zhu and Gupta (arXiv 1710.01878,
+    Eq. 1); between the cuts it learns the public samples, or also the dense model's outputs: (1 - a) CE + a T^2 KL
+    (Hinton et al., arXiv 1503.02531). Statistics are those of all public samples at once. The same seed gives the same
+    bits: one thread, own generator.
     """
     import torch
 
     from fedtiny_export.reference import GraphModule, single_thread
 
     graph = model.graph
-    school = _School(public, lessons, torch.Generator().manual_seed(seed))
-    every = lessons.student_steps // PRUNINGS
+    school = _School(public, how, torch.Generator().manual_seed(seed))
+    every = how.pruning_steps // PRUNINGS
     masks: dict[int, Bits] = {}
 
     with single_thread():
-        teacher = GraphModule(graph, model.arrays)
-        school.train(teacher, lessons.teacher_steps)
-        student = GraphModule(graph, teacher.arrays())
+        dense = GraphModule(graph, model.arrays)
+        school.train(dense, how.dense_steps)
+        sparse = GraphModule(graph, dense.arrays())
 
         def cut(step: int) -> None:
-            before, after = step / (UNTIL * lessons.student_steps), (step + every) / (UNTIL * lessons.student_steps)
+            before, after = step / (UNTIL * how.pruning_steps), (step + every) / (UNTIL * how.pruning_steps)
             if step % every == 0 and before < 1.0:
-                scores = lamp(weights_of(graph, student.arrays()))
+                scores = lamp(weights_of(graph, sparse.arrays()))
                 masks.update(keep_best(graph, _on_the_way(allocation, min(1.0, after)), scores))
-                student.load_arrays({n: student.arrays()[n] * mask for n, mask in by_name(graph, masks).items()})
+                sparse.load_arrays({n: sparse.arrays()[n] * mask for n, mask in by_name(graph, masks).items()})
 
-        school.train(student, lessons.student_steps, teacher=teacher, masks=lambda: by_name(graph, masks), before=cut)
-        arrays = student.arrays() | school.statistics(student)
+        teacher = dense if how.taught else None
+        school.train(sparse, how.pruning_steps, teacher=teacher, masks=lambda: by_name(graph, masks), before=cut)
+        arrays = sparse.arrays() | school.statistics(sparse)
     return dict(masks), arrays
 
 
@@ -119,13 +120,13 @@ def _on_the_way(final: Allocation, done: float) -> Allocation:
 class _School:
     """The public samples, and what training on them is."""
 
-    def __init__(self, public: Public, lessons: Lessons, generator: torch.Generator) -> None:
+    def __init__(self, public: Public, how: Gradual, generator: torch.Generator) -> None:
         import torch
 
         self._x = torch.from_numpy(np.array(public.x, np.float32))
         self._y = torch.from_numpy(public.y.astype(np.int64))
         self._loss = public.loss
-        self._lessons, self._generator = lessons, generator
+        self._how, self._generator = how, generator
 
     def train(
         self,
@@ -141,14 +142,14 @@ class _School:
 
         from fedtiny_export.reference import sample_losses
 
-        lr = self._lessons.lr
+        lr = self._how.lr
         optimiser = torch.optim.SGD(module.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
         module.train()
         for step, chosen in zip(range(steps), self._batches(), strict=False):
             cosine = (1.0 + math.cos(math.pi * step / steps)) / 2.0
             optimiser.param_groups[0]["lr"] = lr * (LEAST_LR + (1.0 - LEAST_LR) * cosine)
             before(step)
-            x, y = augmented(self._x[chosen], self._lessons.augment, self._generator), self._y[chosen]
+            x, y = augmented(self._x[chosen], self._how.augment, self._generator), self._y[chosen]
             outputs = module(x)
             loss = sample_losses(self._loss, outputs, x, y)[0].mean()
             if teacher is not None:
@@ -174,11 +175,11 @@ class _School:
         return found
 
     def _softened(self, loss: Tensor, outputs: Tensor, teacher: GraphModule, x: Tensor) -> Tensor:
-        """The loss with the teacher's part; the teacher uses this batch's statistics, as the student does."""
+        """The loss with the teacher's part; the teacher uses this batch's statistics too."""
         import torch
         from torch.nn.functional import kl_div, log_softmax
 
-        t, taught = self._lessons.temperature, self._lessons.taught
+        t, taught = self._how.temperature, self._how.taught
         with torch.no_grad():
             wanted = log_softmax(teacher(x) / t, 1)
         away = kl_div(log_softmax(outputs / t, 1), wanted, reduction="batchmean", log_target=True)

@@ -1,7 +1,8 @@
-"""The server's own sparse model: gradual pruning by LAMP while the dense model teaches."""
+"""The server's own sparse model: its dense one pruned gradually by LAMP."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,14 +13,14 @@ from torch.nn import functional as F
 from fedtiny.federation.server import first_load
 from fedtiny.federation.tasks import Load
 from fedtiny.pruning import Public, allocate, make_method
-from fedtiny.pruning.distil import Lessons, distil, lamp
+from fedtiny.pruning.gradual import Gradual, lamp, prune_gradually
 from fedtiny_export.errors import ConfigError
 from fedtiny_export.reference import GraphModule
 
 from .runs import CLASSES, WatchedFleet, model, samples, server, settings, shards
 
 DENSITY = 0.2
-LESSONS = Lessons(teacher_steps=60, student_steps=120)
+HOW = Gradual(dense_steps=60, pruning_steps=120)
 
 
 @cache
@@ -29,9 +30,9 @@ def public() -> Public:
 
 
 @cache
-def student(taught: float = 0.7):
-    lessons = Lessons(teacher_steps=60, student_steps=120, taught=taught)
-    return distil(model(), public(), allocate(model().graph, DENSITY, "ranked"), lessons, seed=3)
+def sparse(taught: float = 0.0):
+    how = replace(HOW, taught=taught)
+    return prune_gradually(model(), public(), allocate(model().graph, DENSITY, "ranked"), how, seed=3)
 
 
 def loss_of(arrays) -> float:
@@ -40,9 +41,9 @@ def loss_of(arrays) -> float:
         return F.cross_entropy(module(torch.from_numpy(public().x)), torch.from_numpy(public().y.astype(int))).item()
 
 
-def kd(**options):
-    settings = {"density": DENSITY, "rule": "ranked", "initial": "distilled", "progressive": False}
-    return make_method("fedtiny", settings, {"teacher_steps": 60, "student_steps": 120} | options)
+def gradual(**options):
+    settings = {"density": DENSITY, "rule": "ranked", "initial": "gradual", "progressive": False}
+    return make_method("fedtiny", settings, {"dense_steps": 60, "pruning_steps": 120} | options)
 
 
 def test_lamp_scores_are_those_of_the_paper():
@@ -51,8 +52,8 @@ def test_lamp_scores_are_those_of_the_paper():
     assert np.allclose(scores[4], [1.0, 0.5])  # of two equal ones the first counts as the larger
 
 
-def test_a_student_has_exactly_the_weights_that_it_is_allowed():
-    masks, arrays = student()
+def test_the_sparse_model_has_exactly_the_weights_that_it_is_allowed():
+    masks, arrays = sparse()
     allowed = allocate(model().graph, DENSITY, "ranked")
     sizes = {layer: mask.size for layer, mask in masks.items()}
     assert masks.keys() == set(allowed.masked)
@@ -65,12 +66,12 @@ def test_a_student_has_exactly_the_weights_that_it_is_allowed():
 
 
 def test_layers_find_shares_of_their_own_where_all_are_ranked_together():
-    masks, _ = student()
+    masks, _ = sparse()
     assert len({round(float(mask.mean()), 3) for mask in masks.values()}) > 1
 
 
-def test_a_student_knows_more_than_the_same_mask_on_the_servers_dense_model():
-    masks, arrays = student()
+def test_the_sparse_model_knows_more_than_the_same_mask_on_the_servers_dense_model():
+    masks, arrays = sparse()
     cut = dict(model().arrays)
     for layer, mask in masks.items():
         cut[model().graph.layer_names[layer]] = cut[model().graph.layer_names[layer]] * mask
@@ -78,16 +79,16 @@ def test_a_student_knows_more_than_the_same_mask_on_the_servers_dense_model():
     assert loss_of(arrays) < np.log(CLASSES)
 
 
-def test_the_teacher_changes_what_is_learned():
-    assert any(not np.array_equal(student()[1][name], array) for name, array in student(0.0)[1].items())
+def test_a_teacher_changes_what_is_learned():
+    assert any(not np.array_equal(sparse()[1][name], array) for name, array in sparse(0.7)[1].items())
 
 
 def test_the_same_seed_gives_the_same_bits_on_any_number_of_threads():
     before = torch.get_num_threads()
-    masks, arrays = student()
+    masks, arrays = sparse()
     try:
         torch.set_num_threads(3)
-        again = distil(model(), public(), allocate(model().graph, DENSITY, "ranked"), LESSONS, seed=3)
+        again = prune_gradually(model(), public(), allocate(model().graph, DENSITY, "ranked"), HOW, seed=3)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -95,25 +96,25 @@ def test_the_same_seed_gives_the_same_bits_on_any_number_of_threads():
     assert all(np.array_equal(array, again[1][name]) for name, array in arrays.items())
 
 
-def test_nodes_begin_with_the_students_weights():
+def test_nodes_begin_with_its_weights():
     fleet = WatchedFleet(shards(2))
-    run = server(fleet, how=kd(), rounds=1, public=public())
+    run = server(fleet, how=gradual(), rounds=1, public=public())
     run.prepare()
-    start, arrays = kd().start(model(), seed=0, public=public()), run.model.arrays
+    start, arrays = gradual().start(model(), seed=0, public=public()), run.model.arrays
     assert loss_of(arrays) < loss_of(model().arrays)
     load = fleet.tasks(Load)[0][2]
-    assert load.blob == first_load(model(), start, kd(), settings()).blob
+    assert load.blob == first_load(model(), start, gradual(), settings()).blob
     assert run.density == pytest.approx(DENSITY, abs=0.02)
     assert all(np.array_equal(mask, run.masks[model().graph.layer_names[layer]]) for layer, mask in start.masks.items())
 
 
-def test_masks_may_go_on_changing_from_a_students():
-    method = make_method("fedtiny", {"density": DENSITY, "rule": "ranked", "initial": "distilled", "delta_rounds": 1})
-    assert method.request(model().graph, student()[0], round_number=1, adjustments=0).k
+def test_masks_may_go_on_changing_from_its():
+    method = make_method("fedtiny", {"density": DENSITY, "rule": "ranked", "initial": "gradual", "delta_rounds": 1})
+    assert method.request(model().graph, sparse()[0], round_number=1, adjustments=0).k
 
 
-def test_what_cannot_be_distilled_is_refused_by_name():
+def test_what_cannot_be_is_refused_by_name():
     with pytest.raises(ConfigError, match=r"taught = 2.0.*0 to 1"):
-        kd(taught=2.0)
+        gradual(taught=2.0)
     with pytest.raises(ConfigError, match=r"public samples: set pretrain.per_class"):
-        kd().start(model(), seed=0, public=None)
+        gradual().start(model(), seed=0, public=None)
