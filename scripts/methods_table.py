@@ -51,8 +51,10 @@ def table(folder: Path) -> str:
 
 
 def between(text: str, lines: str) -> str:
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"README.md has no place for the table: put {BEGIN.strip()} and {END.strip()} back.")
     return before + BEGIN + lines + END + after
 
 

@@ -419,6 +419,10 @@ class Experiment:
                 "batch norms must not be measured on augmented samples: with train.augment, set "
                 "run.bn_refresh = measure."
             )
+        if config.model.norm == "frozen" and config.run.bn_refresh == "train":
+            raise ConfigError(
+                "frozen norms measure nothing while they train: with model.norm = frozen, set run.bn_refresh = measure."
+            )
         return method
 
     def _settings(self) -> ServerSettings:

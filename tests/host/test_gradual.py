@@ -116,5 +116,8 @@ def test_masks_may_go_on_changing_from_its():
 def test_what_cannot_be_is_refused_by_name():
     with pytest.raises(ConfigError, match=r"taught = 2.0.*0 to 1"):
         gradual(taught=2.0)
+    squared = Public(x=public().x, y=public().y, loss="mse")
+    with pytest.raises(ConfigError, match=r"the loss is mse: set taught = 0"):
+        gradual(taught=0.5).start(model(), seed=0, public=squared)
     with pytest.raises(ConfigError, match=r"public samples: set pretrain.per_class"):
         gradual().start(model(), seed=0, public=None)

@@ -12,6 +12,7 @@ from fedtiny.fleet import open_fleet
 from fedtiny.fleet.order import shuffled
 from fedtiny_export.blob import write_blob
 from fedtiny_export.core import shuffle
+from fedtiny_export.errors import ConfigError
 
 from .runs import method, model, server, shards
 
@@ -76,6 +77,26 @@ def test_frozen_norms_train_with_what_was_measured_after_the_last_round(kind: st
     fleet.close()
     assert max(losses) < 1.05 * losses[0]  # with stale statistics it goes to infinity
     assert losses[-1] < losses[0]
+
+
+def test_frozen_norms_without_measuring_are_refused():
+    with pytest.raises(ConfigError, match=r"model.norm = frozen, set run.bn_refresh = measure"):
+        Experiment(
+            load_config("quick", {"model.name": "resnet-mini", "model.norm": "frozen", "run.bn_refresh": "train"})
+        )
+
+
+def test_statistics_of_layers_that_do_not_train_stay_though_all_are_measured():
+    data = shards(2)
+    fleet = open_fleet("simulated", tuple(data))
+    list(fleet.ask({node: [put] for node, put in data.items()}))
+    run = server(fleet, rounds=2, last_layers=1, how=method(selection=False, last_layers=1))
+    before = model().arrays
+    list(run.rounds())
+    fleet.close()
+    constants = model().graph.constants(1)
+    assert constants
+    assert all(np.array_equal(run.model.arrays[name], before[name]) for name in constants if "running" in name)
 
 
 def test_what_is_measured_does_not_depend_on_the_statistics_that_are_stored():

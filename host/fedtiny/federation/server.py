@@ -280,7 +280,10 @@ class Server:
         self._nodes.holdings.publish(self._masks)
         last = number == settings.rounds
         if self._graph.batchnorms and (last or settings.bn_refresh == "measure"):
+            before_it = self.traffic.dense_fedavg
             self._measure(number, Subset.ALL if last else Subset.DEV)
+            if self._settings.norm is Norm.FROZEN and not last:  # what came for measuring comes again with statistics
+                self.traffic.dense_fedavg = before_it
         loss, accuracy = self._evaluate(self.model)
         self._round = number
         seen = sum(update.seen for update in updates.values())
@@ -390,12 +393,8 @@ class Server:
             values = aggregate.average_values([u.values for u in updates], [u.samples for u in updates])
             self._arrays |= unpack_values(self._graph, values, self.masks)
         if self._graph.batchnorms and self._settings.norm is not Norm.FROZEN:  # frozen norms measure nothing
-            stats = aggregate.combine_moments(self._graph, [u.moments for u in updates], [u.seen for u in updates])
-            self._arrays |= {
-                name: array
-                for name, array in unpack_stats(self._graph, stats).items()
-                if name not in self._graph.constants(self._settings.last_layers)
-            }
+            moments, counts = [u.moments for u in updates], [u.seen for u in updates]
+            self._take_statistics(aggregate.combine_moments(self._graph, moments, counts))
 
     @property
     def _trains_with_stored_statistics(self) -> bool:
@@ -437,9 +436,15 @@ class Server:
         answers = self._ask("measure", number, self._everyone(MeasureBn(subset=subset)))
         moments = [_only(replies, Moments) for replies in answers.values()]
         rows, counts = [answer.moments[0] for answer in moments], [answer.samples for answer in moments]
-        self._arrays |= unpack_stats(self._graph, aggregate.combine_moments(self._graph, rows, counts))
-        if self._trains_with_stored_statistics:
+        self._take_statistics(aggregate.combine_moments(self._graph, rows, counts))
+        if self._settings.norm is Norm.FROZEN:  # nodes train on with these
             self._nodes.holdings.publish(self._masks)
+
+    def _take_statistics(self, stats: F32) -> None:
+        """Those of layers that do not train stay."""
+        constants = self._graph.constants(self._settings.last_layers)
+        found = unpack_stats(self._graph, stats).items()
+        self._arrays |= {name: array for name, array in found if name not in constants}
 
     def _ask(
         self,

@@ -15,8 +15,8 @@ class ServerSettings:
     """`lr` falls to lr_final x lr in the last round when `lr_decay` is cosine.
 
     `quorum`: share of all nodes that must answer. `bn_refresh`: batch-norm statistics of the aggregated model from the
-    nodes' last local epoch (`train`, no extra bytes) or measured on their development sets after each aggregation
-    (`measure`); after the last round they are always measured, over all samples.
+    nodes' last local epoch (`train`, no extra bytes; not for frozen norms) or measured on their development sets after
+    each aggregation (`measure`); after the last round they are always measured, over all samples.
     """
 
     rounds: int

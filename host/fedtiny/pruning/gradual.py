@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from fedtiny_export.reference import GraphModule
 
-PRUNINGS = 60  # cuts on the way from dense to sparse
+PRUNINGS = 60  # one cut in every 60th part of the steps
 UNTIL = 0.6  # share of the steps after which the last cut is made; what follows only learns
 BATCH = 20
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
@@ -66,12 +66,14 @@ def prune_gradually(
     Its masked layers are ranked together by `lamp` and cut along the cubic schedule of Zhu and Gupta (arXiv 1710.01878,
     Eq. 1); between the cuts it learns the public samples, or also the dense model's outputs: (1 - a) CE + a T^2 KL
     (Hinton et al., arXiv 1503.02531). Statistics are those of all public samples at once. The same seed gives the same
-    bits: one thread, own generator.
+    bits: one thread, own generator. Raises ConfigError for a teacher where the loss is not cross entropy.
     """
     import torch
 
     from fedtiny_export.reference import GraphModule, single_thread
 
+    if how.taught and public.loss != "cross_entropy":
+        raise ConfigError(f"a teacher gives classes, and the loss is {public.loss}: set taught = 0.")
     graph = model.graph
     school = _School(public, how, torch.Generator().manual_seed(seed))
     every = how.pruning_steps // PRUNINGS
@@ -186,7 +188,7 @@ class _School:
         return (1.0 - taught) * loss + taught * t * t * away
 
     def _batches(self) -> Iterator[Tensor]:
-        """Whole batches without end, every sample once before any comes again."""
+        """Whole batches without end, pass after pass in another order; a pass leaves an incomplete batch out."""
         import torch
 
         size = min(BATCH, len(self._y))

@@ -59,9 +59,13 @@ class Group:
     def against(self, method: str, other: str, density: float) -> Paired | None:
         """Accuracy of one minus that of the other, over the seeds that both have; a dense method is itself at any
         density."""
-        a, b = (self.of(name, density) or self.of(name, 1.0) for name in (method, other))
+        a, b = (self.of(name, 1.0 if self.is_dense(name) else density) for name in (method, other))
         seeds = sorted(a.keys() & b.keys())
         return paired([a[s]["accuracy"] for s in seeds], [b[s]["accuracy"] for s in seeds]) if seeds else None
+
+    def is_dense(self, method: str) -> bool:
+        """Whether it has no cell with masks."""
+        return {row["density"] for row in self.rows if row["method"] == method} == {1.0}
 
     def _cost(self, row: Row, key: str) -> float | None:
         """Of one cell. A share of dense is one of the largest model's: a narrower net's own would say nothing."""
@@ -115,7 +119,8 @@ def accuracy_table(group: Group, methods: Sequence[str]) -> list[list[str]]:
 
 def paired_table(group: Group, methods: Sequence[str], reference: str) -> list[list[str]]:
     """Differences from the reference in points, with the interval and p of a paired t test."""
-    densities = [d for d in group.densities if group.of(reference, d) or group.of(reference, 1.0)]
+    dense = group.is_dense(reference)
+    densities = [d for d in group.densities if dense or group.of(reference, d)]
     rows = []
     for method in methods:
         cells = [_difference(group.against(method, reference, d)) for d in densities]
