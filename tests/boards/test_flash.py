@@ -117,6 +117,31 @@ def test_boards_are_written_at_the_same_time(bench: Bench, compiled: dict[str, M
     assert max(begun for begun, _ in times) < min(ended for _, ended in times)
 
 
+def test_a_copy_that_becomes_the_tool_while_it_is_looked_at_holds_no_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = tmp_path / "ttyUSB0"
+    port.touch()
+    hold = (
+        f"import sys; f = open({str(port)!r}); print(flush=True); sys.stdin.readline(); f.close(); print(flush=True); "
+    )
+    hold += "sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        holder.stdout.readline()
+
+        def becomes_it(process: Path) -> bool:
+            holder.stdin.write(b"\n")
+            holder.stdin.flush()
+            holder.stdout.readline()  # the file is closed, as by exec
+            return False
+
+        monkeypatch.setattr(usb, "_about_to_become_a_tool", becomes_it)
+        assert usb.holders(str(port)) == []
+        holder.communicate()
+
+
 def test_a_copy_of_this_program_that_is_about_to_start_a_tool_holds_no_port(tmp_path: Path) -> None:
     port = tmp_path / "ttyUSB0"
     port.touch()

@@ -78,12 +78,19 @@ def holders(path: str) -> list[tuple[int, str]]:
     found = []
     for entry in PROC.glob("[0-9]*/fd"):
         try:
-            files = [os.path.realpath(link) for link in entry.iterdir()]
-            if wanted in files and int(entry.parent.name) != os.getpid() and not _about_to_become_a_tool(entry.parent):
+            if wanted not in _open_files(entry) or int(entry.parent.name) == os.getpid():
+                continue
+            if _about_to_become_a_tool(entry.parent):
+                continue
+            if wanted in _open_files(entry):  # else it became the tool meanwhile and closed what it had
                 found.append((int(entry.parent.name), (entry.parent / "comm").read_text().strip()))
         except OSError:  # another user's, or gone meanwhile
             continue
     return found
+
+
+def _open_files(entry: Path) -> list[str]:
+    return [os.path.realpath(link) for link in entry.iterdir()]
 
 
 def _about_to_become_a_tool(process: Path) -> bool:
