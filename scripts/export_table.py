@@ -18,14 +18,14 @@ from fedtiny.bench.export import EXPORT
 
 FIGURES = Path("docs/export.json")
 README = Path("README.md")
-BEGIN, END = "<!-- export: scripts/export_table.py -->\n", "<!-- export: end -->\n"
+MARK = "export: scripts/export_table.py"
 
 
 def main() -> None:
     command = [sys.executable, "-m", "fedtiny", "bench", "export", "--json"]
     told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     FIGURES.write_text(told)
-    README.write_text(between(README.read_text(), markdown(rows_of(told))))
+    README.write_text(table.between(README.read_text(), MARK, markdown(rows_of(told))))
 
 
 def rows_of(text: str) -> list[dict[str, Any]]:
@@ -35,14 +35,6 @@ def rows_of(text: str) -> list[dict[str, Any]]:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     return table.markdown(EXPORT, [row["name"] for row in rows], rows)
-
-
-def between(text: str, lines: str) -> str:
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"README.md has no place for the table: put {BEGIN.strip()} and {END.strip()} back.")
-    return before + BEGIN + lines + END + after
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from fedtiny.bench.table import between
 from fedtiny.report import words
 from fedtiny.study.tables import markdown
 
 README = Path("README.md")
-BEGIN, END = "<!-- methods: scripts/methods_table.py -->\n", "<!-- methods: end -->\n"
+MARK = "methods: scripts/methods_table.py"
 STUDIES = ("methods", "recipes")
 FASHION, SPAR, DIGITS = "Fashion-MNIST, 2,000 images", "SPAR", "digits"
 # study, data, density: a column of accuracies
@@ -35,7 +36,7 @@ Found = dict[tuple[str, str, str, str], dict[str, str]]
 
 
 def main() -> None:
-    README.write_text(between(README.read_text(), table(Path("docs/studies"))))
+    README.write_text(between(README.read_text(), MARK, table(Path("docs/studies"))))
 
 
 def table(folder: Path) -> str:
@@ -48,14 +49,6 @@ def table(folder: Path) -> str:
     rows = [_row(found, method) for method in sorted(methods, key=lambda m: _rank(found, m))]
     heads = ["method", *HEADS, "FLOPs of dense", "bytes both ways"]
     return markdown([heads, *rows]) + "\n"
-
-
-def between(text: str, lines: str) -> str:
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"README.md has no place for the table: put {BEGIN.strip()} and {END.strip()} back.")
-    return before + BEGIN + lines + END + after
 
 
 def _row(found: Found, method: str) -> list[str]:

@@ -63,7 +63,7 @@ def main() -> int:
     FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
     text = README.read_text()
     for mark, lines in ((ROWS, rows_table(figures["rows"])), (OUTCOMES, outcomes_table(outcomes))):
-        text = between(text, mark, lines)
+        text = table.between(text, mark, lines)
         print(lines)
     README.write_text(text)
     return 0
@@ -106,16 +106,6 @@ def outcomes_table(outcomes: Sequence[dict[str, Any]]) -> str:
         tried = f"{line['tried']:,} {line['what']}"
         lines.append(f"| {line['test']} | {ENDS[line['end']]} | {tried} | {line['result']} |")
     return "\n".join(lines) + "\n"
-
-
-def between(text: str, mark: str, lines: str) -> str:
-    """The text with these lines between `<!-- mark -->` and `<!-- end of mark -->`."""
-    begin, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->\n"
-    head, found, rest = text.partition(begin)
-    _, found_end, tail = rest.partition(end)
-    if not (found and found_end):
-        raise SystemExit(f"{README} has no {begin.strip()} … {end.strip()}: put both where the table belongs")
-    return head + begin + lines + end + tail
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from types import ModuleType
 
+from fedtiny.bench.table import between
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -29,15 +31,15 @@ def test_the_table_of_exported_networks_is_the_file_that_its_script_wrote() -> N
     export = script("export_table")
     rows = export.rows_of((ROOT / export.FIGURES).read_text())
     readme = (ROOT / "README.md").read_text()
-    assert export.between(readme, export.markdown(rows)) == readme
+    assert between(readme, export.MARK, export.markdown(rows)) == readme
 
 
 def test_the_tables_of_the_wire_are_the_file_that_its_script_wrote() -> None:
     wire = script("wire_table")
     figures = json.loads((ROOT / wire.FIGURES).read_text())
     readme = (ROOT / "README.md").read_text()
-    assert wire.between(readme, wire.ROWS, wire.rows_table(figures["rows"])) == readme
-    assert wire.between(readme, wire.OUTCOMES, wire.outcomes_table(figures["outcomes"])) == readme
+    assert between(readme, wire.ROWS, wire.rows_table(figures["rows"])) == readme
+    assert between(readme, wire.OUTCOMES, wire.outcomes_table(figures["outcomes"])) == readme
 
 
 def test_the_table_of_densities_is_the_file_that_its_script_wrote() -> None:
@@ -64,7 +66,7 @@ def test_the_comparison_of_methods_is_that_of_the_committed_studies() -> None:
     methods = script("methods_table")
     readme = (ROOT / "README.md").read_text()
     lines = methods.table(ROOT / "docs" / "studies")
-    assert methods.between(readme, lines) == readme
+    assert between(readme, methods.MARK, lines) == readme
     assert lines.count("\n") == 2 + 18  # every method of the study
 
 

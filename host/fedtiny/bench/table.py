@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedtiny.bench.suite import Config, Row, Suite
+from fedtiny_export.errors import FedtinyError
 
 
 def figure(value: float, unit: str) -> str:
@@ -86,6 +87,16 @@ def markdown(suite: Suite, names: Iterable[str], rows: Sequence[Config]) -> str:
         value = "-" if row["value"] is None else figure(row["value"], row["unit"])
         lines.append(f"| `{name}` | **{value}** | {_goal(suite, name, row['unit'])} | {_elsewhere(suite, name)} |")
     return "\n".join(lines) + "\n"
+
+
+def between(text: str, mark: str, lines: str) -> str:
+    """The text with these lines between `<!-- mark -->` and `<!-- end of mark -->`. Raises FedtinyError."""
+    begin, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->\n"
+    head, found, rest = text.partition(begin)
+    _, found_end, tail = rest.partition(end)
+    if not (found and found_end):
+        raise FedtinyError(f"no {begin.strip()} … {end.strip()}: put both where the table belongs")
+    return head + begin + lines + end + tail
 
 
 def _elsewhere(suite: Suite, name: str) -> str:

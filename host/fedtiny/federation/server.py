@@ -280,10 +280,10 @@ class Server:
         self._nodes.holdings.publish(self._masks)
         last = number == settings.rounds
         if self._graph.batchnorms and (last or settings.bn_refresh == "measure"):
-            before_it = self.traffic.dense_fedavg
+            booked = self.traffic.dense_fedavg
             self._measure(number, Subset.ALL if last else Subset.DEV)
             if self._settings.norm is Norm.FROZEN and not last:  # what came for measuring comes again with statistics
-                self.traffic.dense_fedavg = before_it
+                self.traffic.dense_fedavg = booked
         loss, accuracy = self._evaluate(self.model)
         self._round = number
         seen = sum(update.seen for update in updates.values())
